@@ -1,0 +1,52 @@
+//! What the kernel side counts, above all each place where it can lose something.
+
+/// Declares the counters once: the enum, its number, its names.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $drop:literal;)*) => {
+        /// An index into the kernel side's per-CPU array of counters.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[$doc])* $name,)* }
+
+        impl Counter {
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The counter's name, in the form of a metric label.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// Whether each count stands for something that was lost.
+            #[must_use]
+            pub const fn is_drop(self) -> bool {
+                match self { $(Self::$name => $drop,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Segment records that should have gone into the ring.
+    Segments = "segments", false;
+    /// Segment records for which the ring had no room.
+    SegmentRingFull = "segment_ring_full", true;
+    /// Lifecycle records that should have gone into the ring.
+    Lifecycle = "lifecycle", false;
+    /// Lifecycle records for which the ring had no room.
+    LifecycleRingFull = "lifecycle_ring_full", true;
+    /// Sockets that could not be put into the map.
+    SocketMapFull = "socket_map_full", true;
+    /// Payload in user memory that could not be read; its length is still reported.
+    PayloadFault = "payload_fault", true;
+    /// Calls with more I/O vectors or messages than are looked at; the length is still reported.
+    VectorsCut = "vectors_cut", true;
+    /// Sending calls whose entry time was lost to another thread's; the return time stands in for it.
+    EntryTimeLost = "entry_time_lost", true;
+    /// Calls not captured, since the per-CPU scratch space was not there.
+    NoScratch = "no_scratch", true;
+    /// Sockets taken for HTTP by their first octets.
+    SocketsTaken = "sockets_taken", false;
+    /// Sockets refused by their first octets or by a filter.
+    SocketsRefused = "sockets_refused", false;
+}

@@ -1,0 +1,78 @@
+//! Where the running kernel keeps the fields that the kernel side reads, and how the agent is set up. User space
+//! fills both in before loading: offsets from the kernel's BTF, as rustc emits no CO-RE relocations.
+
+/// Offsets in octets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// `task_struct.files`
+    pub task_files: u32,
+    /// `files_struct.fdt`
+    pub files_fdt: u32,
+    /// `fdtable.max_fds`
+    pub fdtable_max_fds: u32,
+    /// `fdtable.fd`
+    pub fdtable_fd: u32,
+    /// `file.private_data`
+    pub file_private_data: u32,
+    /// `file.f_inode`
+    pub file_inode: u32,
+    /// `inode.i_mode`
+    pub inode_mode: u32,
+    /// `socket.type`
+    pub socket_type: u32,
+    /// `socket.file`
+    pub socket_file: u32,
+    /// `socket.sk`
+    pub socket_sk: u32,
+    /// `sock.sk_protocol`
+    pub sk_protocol: u32,
+    /// `sock.sk_err`
+    pub sk_err: u32,
+    /// `sock_common.skc_family`
+    pub skc_family: u32,
+    /// `sock_common.skc_daddr`
+    pub skc_daddr: u32,
+    /// `sock_common.skc_rcv_saddr`
+    pub skc_rcv_saddr: u32,
+    /// `sock_common.skc_dport`
+    pub skc_dport: u32,
+    /// `sock_common.skc_num`
+    pub skc_num: u32,
+    /// `sock_common.skc_v6_daddr`
+    pub skc_v6_daddr: u32,
+    /// `sock_common.skc_v6_rcv_saddr`
+    pub skc_v6_rcv_saddr: u32,
+    /// `tcp_sock.write_seq`
+    pub tcp_write_seq: u32,
+    /// `tcp_sock.copied_seq`
+    pub tcp_copied_seq: u32,
+    /// `tcp_sock.rcv_nxt`
+    pub tcp_rcv_nxt: u32,
+    /// `sock_common.skc_flags`
+    pub skc_flags: u32,
+}
+
+/// How the agent is set up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// The agent's own process, never traced.
+    pub agent: u32,
+    /// Possible CPUs, at least 1.
+    pub cpus: u32,
+    /// Not 0: the map of processes decides on each call; one without an entry is captured, user space decides then.
+    pub choose_processes: u32,
+    /// Not 0: a socket is only followed when one of its ports is in the map of ports with [`PORT_KEEP`].
+    pub keep_ports: u32,
+    /// Not 0: a socket with a port in the map of ports with [`PORT_LEAVE`] is not followed.
+    pub leave_ports: u32,
+}
+
+/// Values of the map of processes.
+pub const PROCESS_TRACE: u8 = 1;
+pub const PROCESS_IGNORE: u8 = 2;
+
+/// Values of the map of ports.
+pub const PORT_KEEP: u8 = 1;
+pub const PORT_LEAVE: u8 = 2;

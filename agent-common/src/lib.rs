@@ -1,0 +1,11 @@
+//! What both sides of Remora share: the records that cross the rings, the ids they carry, the limits both sides obey
+//! and the counters the kernel side keeps. Plain data without pointers; `no_std`, no dependencies.
+#![no_std]
+#![deny(unsafe_code)]
+
+pub mod counter;
+pub mod hint;
+pub mod ids;
+pub mod layout;
+pub mod limits;
+pub mod record;

@@ -1,0 +1,40 @@
+//! Sizes that both sides obey.
+
+/// The most octets of one call that are captured; also the longest HTTP head that can be read from a single call.
+pub const CAPTURE: usize = 64 * 1024;
+
+/// What is captured of one call where user space asked for little ([`crate::hint::LEAN`]).
+pub const LEAN_CAPTURE: usize = 2 * 1024;
+
+/// The last octets of a call that was captured in part: enough to see the end of a chunked body.
+pub const TAIL: usize = 16;
+
+/// I/O vectors of one call that are looked at: as many as the kernel takes (`UIO_MAXIOV`).
+pub const IOVECS: u32 = 1024;
+
+/// Messages of one `recvmmsg`/`sendmmsg` call that are looked at.
+pub const MESSAGES: u32 = 8;
+
+/// Slots for the entry times of sending calls, indexed by thread id. A power of two.
+pub const ENTERED: u32 = 64 * 1024;
+
+/// Sockets followed at the same time; the least recently used one is forgotten first.
+pub const SOCKETS: u32 = 32 * 1024;
+
+/// Processes with a decision about being traced.
+pub const PROCESSES: u32 = 16 * 1024;
+
+/// Slots for hints of user space about connections, indexed by connection id. A power of two.
+pub const HINTS: u32 = 16 * 1024;
+
+/// Ports in the allow and deny list together.
+pub const PORTS: u32 = 1024;
+
+/// The path of an executed file, as far as a record carries it.
+pub const FILENAME: usize = 128;
+
+/// Default size of the ring that carries payload, in octets. A power of two.
+pub const SEGMENT_RING: u32 = 8 * 1024 * 1024;
+
+/// Size of the ring that carries the life of connections and processes, in octets.
+pub const LIFECYCLE_RING: u32 = 512 * 1024;

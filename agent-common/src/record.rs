@@ -1,0 +1,128 @@
+//! What crosses the rings. Host octet order; the layout is pinned below, and user space copies out of the ring
+//! after checking the length, since no compiler checked what the kernel side wrote.
+
+use crate::limits::{FILENAME, TAIL};
+
+/// What a segment record stands for.
+pub mod segment {
+    /// Octets went through.
+    pub const DATA: u8 = 0;
+    /// The receiver was told of the end of the stream (`read` returned 0).
+    pub const END: u8 = 1;
+    /// The call failed with `errno`, which says that the connection is lost.
+    pub const ERROR: u8 = 2;
+}
+
+/// The head of each record in the ring of segments. `captured` octets of payload follow, then `tail` octets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentHead {
+    /// ns, `CLOCK_MONOTONIC`: entry of a sending call, return of a receiving one.
+    pub at: u64,
+    /// `ConnId`.
+    pub conn: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    /// TCP sequence number of the first octet.
+    pub seq: u32,
+    /// Octets the call transferred.
+    pub len: u32,
+    /// Octets of those that follow this head, from the first on.
+    pub captured: u32,
+    /// `Direction` code.
+    pub direction: u8,
+    /// Octets that follow the captured ones: the last of the call, when not all were captured.
+    pub tail: u8,
+    /// One of [`segment`].
+    pub kind: u8,
+    pub errno: u8,
+}
+
+const _: () = assert!(size_of::<SegmentHead>() == 40);
+const _: () = assert!(TAIL <= u8::MAX as usize);
+
+/// The first octet of each record in the ring of lifecycles.
+pub mod lifecycle {
+    pub const OPEN: u8 = 1;
+    pub const SENT_ALL: u8 = 2;
+    pub const CLOSE: u8 = 3;
+    pub const CONNECT_FAILED: u8 = 4;
+    pub const EXEC: u8 = 5;
+    pub const EXIT: u8 = 6;
+}
+
+/// Who made a connection, as far as it was seen.
+pub mod role {
+    pub const UNKNOWN: u8 = 0;
+    pub const CONNECTED: u8 = 1;
+    pub const ACCEPTED: u8 = 2;
+}
+
+/// A socket is followed from now on ([`lifecycle::OPEN`]), or could not be connected
+/// ([`lifecycle::CONNECT_FAILED`], with `errno`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    pub kind: u8,
+    /// One of [`role`].
+    pub role: u8,
+    /// Not 0: the socket was seen from its first octet on.
+    pub fresh: u8,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u8,
+    pub errno: u32,
+    pub conn: u64,
+    pub at: u64,
+    /// When `connect` was called or the connection was accepted by the kernel; 0 when not seen.
+    pub opened_at: u64,
+    /// When the handshake was complete; 0 when not seen.
+    pub established_at: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    /// An IPv4 address takes the first four octets; network octet order.
+    pub local: [u8; 16],
+    pub peer: [u8; 16],
+    pub local_port: u16,
+    pub peer_port: u16,
+    /// TCP positions before the first octets that are reported, by direction.
+    pub sent: u32,
+    pub received: u32,
+    pub reserved: u32,
+    pub comm: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Connection>() == 112);
+
+/// Nothing more will be sent ([`lifecycle::SENT_ALL`]), or the connection is gone ([`lifecycle::CLOSE`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Closing {
+    pub kind: u8,
+    /// Not 0: the peer had closed its direction before.
+    pub peer_first: u8,
+    /// `sk_err` when the connection went away; 0 for none.
+    pub errno: u16,
+    /// TCP position after the last octet sent, and after the last that the process received.
+    pub sent: u32,
+    pub received: u32,
+    pub reserved: u32,
+    pub conn: u64,
+    pub at: u64,
+}
+
+const _: () = assert!(size_of::<Closing>() == 32);
+
+/// A process runs another file ([`lifecycle::EXEC`]) or has ended ([`lifecycle::EXIT`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    pub kind: u8,
+    pub reserved: [u8; 3],
+    pub tgid: u32,
+    pub at: u64,
+    pub comm: [u8; 16],
+    /// The executed path, ended by 0 unless cut.
+    pub filename: [u8; FILENAME],
+}
+
+const _: () = assert!(size_of::<Process>() == 160);

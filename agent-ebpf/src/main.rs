@@ -1,0 +1,163 @@
+//! The kernel side of Remora: entry points only. Each is a line over what does the work:
+//!
+//! - `call`: the arguments of the system call that is ending;
+//! - `socket`: from a descriptor to the socket behind it, and what is known of that socket;
+//! - `segment`: the octets a call moved, into the ring of segments;
+//! - `lifecycle`: connections and processes that come and go, into the ring of lifecycles.
+//!
+//! Why these hooks: the tracepoints of system calls and of `inet_sock_set_state` exist on every kernel with tracing,
+//! need no kprobes, survive lockdown, and cost nothing on calls that nobody hooks. Returns are hooked for all calls that
+//! move octets, since only the return says how many did; entries only for sending calls, whose time is that of the
+//! entry. At the return the arguments are still in the registers that the task saved when it entered the kernel.
+#![no_std]
+#![no_main]
+#![allow(clippy::needless_borrows_for_generic_args, reason = "the kernel reads keys and values where they lie")]
+
+mod call;
+mod lifecycle;
+mod maps;
+mod segment;
+mod socket;
+
+use agent_common::ids::Direction;
+use aya_ebpf::macros::tracepoint;
+use aya_ebpf::programs::TracePointContext;
+
+use crate::call::{Call, Exit};
+use crate::segment::Payload;
+
+/// Declares the entry hook of a call that sends.
+macro_rules! enter {
+    ($($name:ident)*) => {$(
+        #[tracepoint]
+        pub fn $name(_ctx: TracePointContext) -> u32 {
+            call::note_entry();
+            0
+        }
+    )*};
+}
+
+enter!(enter_write enter_writev enter_sendto enter_sendmsg enter_sendmmsg enter_sendfile64 enter_splice);
+
+#[tracepoint]
+pub fn exit_read(ctx: TracePointContext) -> u32 {
+    receive(&ctx, |call| Some(Payload::Flat { at: call.arg1() }))
+}
+
+#[tracepoint]
+pub fn exit_readv(ctx: TracePointContext) -> u32 {
+    receive(&ctx, |call| Some(Payload::Vectors { at: call.arg1(), count: call.arg2() }))
+}
+
+#[tracepoint]
+pub fn exit_recvfrom(ctx: TracePointContext) -> u32 {
+    receive(&ctx, |call| call::received(call.arg3(), Payload::Flat { at: call.arg1() }))
+}
+
+#[tracepoint]
+pub fn exit_recvmsg(ctx: TracePointContext) -> u32 {
+    receive(&ctx, |call| call::received(call.arg2(), call::message(call.arg1())))
+}
+
+#[tracepoint]
+pub fn exit_recvmmsg(ctx: TracePointContext) -> u32 {
+    segment::messages(&ctx, Direction::Ingress);
+    0
+}
+
+#[tracepoint]
+pub fn exit_write(ctx: TracePointContext) -> u32 {
+    send(&ctx, |call| Payload::Flat { at: call.arg1() })
+}
+
+#[tracepoint]
+pub fn exit_writev(ctx: TracePointContext) -> u32 {
+    send(&ctx, |call| Payload::Vectors { at: call.arg1(), count: call.arg2() })
+}
+
+#[tracepoint]
+pub fn exit_sendto(ctx: TracePointContext) -> u32 {
+    send(&ctx, |call| Payload::Flat { at: call.arg1() })
+}
+
+#[tracepoint]
+pub fn exit_sendmsg(ctx: TracePointContext) -> u32 {
+    send(&ctx, |call| call::message(call.arg1()))
+}
+
+#[tracepoint]
+pub fn exit_sendmmsg(ctx: TracePointContext) -> u32 {
+    segment::messages(&ctx, Direction::Egress);
+    0
+}
+
+#[tracepoint]
+pub fn exit_sendfile64(ctx: TracePointContext) -> u32 {
+    send(&ctx, |_| Payload::Unseen)
+}
+
+/// `splice(fd_in, off_in, fd_out, …)`: either end may be a socket.
+#[tracepoint]
+pub fn exit_splice(ctx: TracePointContext) -> u32 {
+    let Some(exit) = Exit::of(&ctx) else { return 0 };
+    let call = Call::current();
+    if !segment::transfer(exit, call.arg2(), Direction::Egress, Payload::Unseen) {
+        segment::transfer(exit, call.arg0(), Direction::Ingress, Payload::Unseen);
+    }
+    0
+}
+
+#[tracepoint]
+pub fn exit_connect(ctx: TracePointContext) -> u32 {
+    lifecycle::connected(&ctx);
+    0
+}
+
+#[tracepoint]
+pub fn inet_sock_set_state(ctx: TracePointContext) -> u32 {
+    lifecycle::state_changed(&ctx);
+    0
+}
+
+#[tracepoint]
+pub fn sched_process_exec(ctx: TracePointContext) -> u32 {
+    lifecycle::executed(&ctx);
+    0
+}
+
+#[tracepoint]
+pub fn sched_process_exit(_ctx: TracePointContext) -> u32 {
+    lifecycle::exited();
+    0
+}
+
+#[inline(always)]
+fn receive(ctx: &TracePointContext, payload: impl Fn(&Call) -> Option<Payload>) -> u32 {
+    if let Some(exit) = Exit::of(ctx) {
+        let call = Call::current();
+        if let Some(payload) = payload(&call) {
+            segment::transfer(exit, call.arg0(), Direction::Ingress, payload);
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn send(ctx: &TracePointContext, payload: impl Fn(&Call) -> Payload) -> u32 {
+    if let Some(exit) = Exit::of(ctx) {
+        let call = Call::current();
+        segment::transfer(exit, call.arg0(), Direction::Egress, payload(&call));
+    }
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel side may be used under either licence; the kernel asks for one that is compatible with its own.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

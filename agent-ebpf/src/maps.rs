@@ -1,0 +1,150 @@
+//! Every map, with its bound and who deletes from it, and the counters.
+
+use agent_common::counter::Counter;
+use agent_common::hint::{Hint, Reader};
+use agent_common::layout::{Layout, Setup};
+use agent_common::limits;
+use agent_common::record::SegmentHead;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+
+use crate::call::Entered;
+use crate::segment::Gather;
+use crate::socket::Socket;
+
+/// Offsets in kernel structures; user space fills it in before loading.
+#[unsafe(no_mangle)]
+pub static LAYOUT: Layout = Layout {
+    task_files: 0,
+    files_fdt: 0,
+    fdtable_max_fds: 0,
+    fdtable_fd: 0,
+    file_private_data: 0,
+    file_inode: 0,
+    inode_mode: 0,
+    socket_type: 0,
+    socket_file: 0,
+    socket_sk: 0,
+    sk_protocol: 0,
+    sk_err: 0,
+    skc_family: 0,
+    skc_daddr: 0,
+    skc_rcv_saddr: 0,
+    skc_dport: 0,
+    skc_num: 0,
+    skc_v6_daddr: 0,
+    skc_v6_rcv_saddr: 0,
+    tcp_write_seq: 0,
+    tcp_copied_seq: 0,
+    tcp_rcv_nxt: 0,
+    skc_flags: 0,
+};
+
+/// How the agent is set up; user space fills it in before loading.
+#[unsafe(no_mangle)]
+pub static SETUP: Setup = Setup { agent: 0, cpus: 1, choose_processes: 0, keep_ports: 0, leave_ports: 0 };
+
+/// Reads a field of [`LAYOUT`] or [`SETUP`]. The compiler must not take the value it sees for the one at load time.
+macro_rules! given {
+    ($global:ident.$field:ident) => {{
+        // SAFETY: the global is a plain static of integers that nobody writes after loading.
+        unsafe { (&raw const $crate::maps::$global.$field).read_volatile() }
+    }};
+}
+pub(crate) use given;
+
+#[map]
+static SEGMENTS: RingBuf = RingBuf::with_byte_size(limits::SEGMENT_RING, 0);
+
+#[map]
+static LIFECYCLE: RingBuf = RingBuf::with_byte_size(limits::LIFECYCLE_RING, 0);
+
+/// When the sending call of a thread began. A slot per thread id modulo its length: written at entry, read at return.
+#[map]
+pub static ENTERED: Array<Entered> = Array::with_max_entries(limits::ENTERED, 0);
+
+/// What is known of a socket, by the address of its `struct sock`. Deleted when the socket reaches `TCP_CLOSE`.
+#[map]
+pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(limits::SOCKETS, 0);
+
+/// User space's decision about a process. Deleted when it exits.
+#[map]
+pub static PROCESSES: LruHashMap<u32, u8> = LruHashMap::with_max_entries(limits::PROCESSES, 0);
+
+/// Ports to keep or to leave out; written once, before attaching.
+#[map]
+pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(limits::PORTS, 0);
+
+#[map]
+pub static HINTS: Array<Hint> = Array::with_max_entries(limits::HINTS, BPF_F_MMAPABLE);
+
+#[map]
+static READER: Array<Reader> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How many ids each CPU has given to sockets.
+#[map]
+pub static LAST_CONN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// Where a segment record is put together, by CPU: the stack has 512 octets. Twice the capture size, since the
+/// verifier bounds where a copy begins and how long it is each by itself. Programs of one type do not interrupt one
+/// another on a CPU: the kernel refuses to enter a second one and counts that.
+#[repr(C)]
+pub struct Scratch {
+    pub gather: Gather,
+    pub head: SegmentHead,
+    pub payload: [u8; 2 * limits::CAPTURE],
+}
+
+/// User space sets the number of entries to that of possible CPUs.
+#[map]
+pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the slot is this CPU's own, and programs do not interrupt one another here.
+        unsafe { *value += 1 };
+    }
+}
+
+/// A wake-up only when user space waits for one: under load it looks by itself, and a wake-up per record would cost
+/// more than the record.
+#[inline(always)]
+fn wake() -> u64 {
+    let waiting = READER.get(0).is_some_and(|reader| {
+        // SAFETY: the slot is in a mapped array; user space may write it at any time, so it is read once.
+        unsafe { (&raw const reader.waiting).read_volatile() != 0 }
+    });
+    if waiting { u64::from(BPF_RB_FORCE_WAKEUP) } else { u64::from(BPF_RB_NO_WAKEUP) }
+}
+
+/// Puts `len` octets, from the head on, into the ring of segments.
+#[inline(always)]
+pub fn emit_segment(scratch: *mut Scratch, len: u64) {
+    count(Counter::Segments);
+    // SAFETY: `scratch` is a map value, and the verifier checks that `len` stays inside it.
+    let result = unsafe {
+        let from = (&raw mut (*scratch).head).cast();
+        bpf_ringbuf_output((&raw const SEGMENTS).cast_mut().cast(), from, len, wake())
+    };
+    if result != 0 {
+        count(Counter::SegmentRingFull);
+    }
+}
+
+/// Puts a record into the ring of lifecycles; whether it found room. `urgent`: user space should look at once.
+#[inline(always)]
+pub fn emit_lifecycle<T>(record: &T, urgent: bool) -> bool {
+    count(Counter::Lifecycle);
+    let flags = if urgent { u64::from(BPF_RB_FORCE_WAKEUP) } else { wake() };
+    let emitted = LIFECYCLE.output::<T>(record, flags).is_ok();
+    if !emitted {
+        count(Counter::LifecycleRingFull);
+    }
+    emitted
+}

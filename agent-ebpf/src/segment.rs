@@ -1,0 +1,451 @@
+//! The octets that a call moved: from the call's result and buffers to a record in the ring of segments.
+//!
+//! Positions are TCP's own sequence numbers, read when the call returns. They count octets that no hook saw as well
+//! (another path into the socket, a lost record), so user space sees each gap as a gap, wherever it comes from.
+
+use agent_common::counter::Counter;
+use agent_common::hint;
+use agent_common::ids::Direction;
+use agent_common::layout::PROCESS_IGNORE;
+use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, TAIL};
+use agent_common::record::segment as kind;
+use agent_common::record::{SegmentHead, segment};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_user};
+use aya_ebpf::programs::TracePointContext;
+
+use crate::call::{self, Call, Exit};
+use crate::lifecycle;
+use crate::maps::{HINTS, PROCESSES, SCRATCH, Scratch, count, emit_segment, given};
+use crate::socket::{self, Socket, verdict};
+
+/// Where a call's payload lies in user memory.
+#[derive(Clone, Copy)]
+pub enum Payload {
+    /// One buffer.
+    Flat { at: u64 },
+    /// `count` of `struct iovec`.
+    Vectors { at: u64, count: u64 },
+    /// Not in user memory (`sendfile`, `splice`), or thrown away.
+    Unseen,
+}
+
+/// `struct mmsghdr` (include/linux/socket.h): a `user_msghdr` of 56 octets and `msg_len`.
+const MMSGHDR_SIZE: u64 = 64;
+const MMSGHDR_LEN: u64 = 56;
+
+const HEAD: usize = size_of::<SegmentHead>();
+
+/// The transfer that made a socket interesting.
+#[derive(Clone, Copy)]
+pub struct First {
+    pub direction: Direction,
+    /// Octets that the call moved, from this transfer on.
+    pub len: u32,
+}
+
+/// A call's transfer on a socket that is followed.
+#[derive(Clone, Copy)]
+struct Transfer {
+    sk: u64,
+    conn: u64,
+    thread: u64,
+    direction: Direction,
+}
+
+/// Reports what a call did on a descriptor. Whether the descriptor is a TCP socket at all.
+#[inline(always)]
+pub fn transfer(exit: Exit, fd: u64, direction: Direction, payload: Payload) -> bool {
+    let thread = call::thread();
+    if !traced((thread >> 32) as u32) {
+        return false;
+    }
+    let Some(sk) = socket::sock_of(fd) else { return false };
+    let Some(socket) = socket::entry(sk) else { return false };
+    // SAFETY: `entry` gives a value of the map, which stays readable while the program runs.
+    let socket = unsafe { &mut *socket };
+    if socket.verdict == verdict::REFUSED {
+        return true;
+    }
+    match exit {
+        Exit::Moved(len) => {
+            if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &First { direction, len }) {
+                return true;
+            }
+            let transfer = Transfer { sk, conn: socket.conn, thread, direction };
+            let Some(end) = position(sk, socket, direction) else { return true };
+            emit(&transfer, socket, payload, end.wrapping_sub(len), len);
+            if socket.dying != 0 {
+                lifecycle::read_on(sk, socket);
+            }
+        }
+        Exit::Nothing if matches!(direction, Direction::Egress) => {}
+        Exit::Nothing | Exit::Lost(_) => {
+            if socket.verdict == verdict::TAKEN {
+                emit_end(&Transfer { sk, conn: socket.conn, thread, direction }, socket, exit);
+            }
+            if socket.dying != 0 {
+                lifecycle::read_on(sk, socket);
+            }
+        }
+    }
+    true
+}
+
+/// `recvmmsg` and `sendmmsg`: as many messages as the call returned, each with its own length.
+#[inline(always)]
+pub fn messages(ctx: &TracePointContext, direction: Direction) {
+    let number = call::result(ctx);
+    if number <= 0 {
+        return;
+    }
+    let thread = call::thread();
+    if !traced((thread >> 32) as u32) {
+        return;
+    }
+    let call = Call::current();
+    let Some(sk) = socket::sock_of(call.arg0()) else { return };
+    let Some(socket) = socket::entry(sk) else { return };
+    // SAFETY: `entry` gives a value of the map, which stays readable while the program runs.
+    let socket = unsafe { &mut *socket };
+    if socket.verdict == verdict::REFUSED {
+        return;
+    }
+    let at = call.arg1();
+    let Some(end) = position(sk, socket, direction) else { return };
+    let mut seq = end;
+    if number > i64::from(MESSAGES) {
+        count(Counter::VectorsCut);
+    }
+    // The position is that after the whole call: go back by what all its messages hold. Messages past the limit are
+    // not subtracted, so they come out as a gap before what follows.
+    for index in 0..MESSAGES {
+        if i64::from(index) < number {
+            seq = seq.wrapping_sub(message_len(at, index));
+        }
+    }
+    for index in 0..MESSAGES {
+        if i64::from(index) < number {
+            let len = message_len(at, index);
+            let first = First { direction, len: end.wrapping_sub(seq) };
+            let payload = call::message(at.wrapping_add(u64::from(index) * MMSGHDR_SIZE));
+            if len > 0 && (socket.verdict == verdict::TAKEN || decide(sk, socket, payload, len, &first)) {
+                emit(&Transfer { sk, conn: socket.conn, thread, direction }, socket, payload, seq, len);
+            }
+            seq = seq.wrapping_add(len);
+        }
+    }
+}
+
+#[inline(always)]
+fn message_len(at: u64, index: u32) -> u32 {
+    call::user(at.wrapping_add(u64::from(index) * MMSGHDR_SIZE + MMSGHDR_LEN)).unwrap_or(0)
+}
+
+/// Whether the process may be traced, as far as the kernel side knows.
+#[inline(always)]
+fn traced(tgid: u32) -> bool {
+    if tgid == given!(SETUP.agent) {
+        return false;
+    }
+    if given!(SETUP.choose_processes) == 0 {
+        return true;
+    }
+    // SAFETY: values are single octets.
+    unsafe { PROCESSES.get(&tgid) }.copied() != Some(PROCESS_IGNORE)
+}
+
+/// The TCP position after what was transferred so far.
+#[inline(always)]
+fn position(sk: u64, socket: &Socket, direction: Direction) -> Option<u32> {
+    match direction {
+        Direction::Egress => socket::sent(sk),
+        Direction::Ingress => socket::received(sk, socket),
+    }
+}
+
+/// Looks at a socket's first octets. Whether it is taken; a refusal is remembered.
+#[inline(never)]
+fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &First) -> bool {
+    let (at, available) = match payload {
+        Payload::Flat { at } => (at, u64::from(len)),
+        Payload::Vectors { at, .. } => match call::user::<[u64; 2]>(at) {
+            Some([base, size]) => (base, if size < u64::from(len) { size } else { u64::from(len) }),
+            None => return false,
+        },
+        Payload::Unseen => return false,
+    };
+    let mut octets = [0_u8; 4];
+    let read = match available {
+        0 => return false,
+        1 => call::user::<[u8; 1]>(at).map(|[a]| octets[0] = a),
+        2 => call::user::<[u8; 2]>(at).map(|[a, b]| octets = [a, b, 0, 0]),
+        3 => call::user::<[u8; 3]>(at).map(|[a, b, c]| octets = [a, b, c, 0]),
+        _ => call::user::<[u8; 4]>(at).map(|four| octets = four),
+    };
+    if read.is_none() {
+        return false;
+    }
+    if socket.fresh != 0 {
+        if begins_like_http(octets) {
+            return lifecycle::take(sk, socket, first);
+        }
+        socket.verdict = verdict::REFUSED;
+        count(Counter::SocketsRefused);
+        return false;
+    }
+    // In the middle of a connection only a start line says anything, and it may come at any time.
+    available >= 4 && is_start_line(octets) && lifecycle::take(sk, socket, first)
+}
+
+/// Whether a connection may begin so: upper-case letters, as all methods in use and `PROXY` do, or the empty line that
+/// RFC 9112, section 2.2, lets a client send before. User space has the last word.
+#[inline(always)]
+fn begins_like_http(octets: [u8; 4]) -> bool {
+    let letter = |octet: u8| octet.is_ascii_uppercase() || octet == b'-' || octet == 0;
+    match octets[0] {
+        b'\r' | b'\n' => true,
+        first => first.is_ascii_uppercase() && letter(octets[1]) && letter(octets[2]),
+    }
+}
+
+/// Whether these are the first octets of a start line with a method that is in use (IANA's registry), or of a response.
+#[inline(always)]
+fn is_start_line(octets: [u8; 4]) -> bool {
+    matches!(
+        &octets,
+        b"GET "
+            | b"POST"
+            | b"HTTP"
+            | b"PUT "
+            | b"HEAD"
+            | b"DELE"
+            | b"OPTI"
+            | b"PATC"
+            | b"CONN"
+            | b"TRAC"
+            | b"QUER"
+            | b"PROP"
+            | b"MKCO"
+            | b"MKCA"
+            | b"COPY"
+            | b"MOVE"
+            | b"LOCK"
+            | b"UNLO"
+            | b"REPO"
+            | b"SEAR"
+            | b"NOTI"
+            | b"SUBS"
+    )
+}
+
+/// Writes the record of `len` octets that begin at `seq`, unless user space said it needs none.
+#[inline(always)]
+fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, len: u32) {
+    let mut cap = CAPTURE as u32;
+    if let Some(hint) = HINTS.get(hint::slot(transfer.conn)) {
+        // SAFETY: user space may write the slot at any time, so each field is read once; a torn hint is a hint about
+        // some position, which is only used when it is one of this connection and then right.
+        let (conn, flags) =
+            unsafe { ((&raw const hint.conn).read_volatile(), (&raw const hint.flags).read_volatile()) };
+        if conn == transfer.conn {
+            if flags & hint::IGNORE != 0 {
+                socket.verdict = verdict::REFUSED;
+                return;
+            }
+            let (skip, bit) = match transfer.direction {
+                Direction::Egress => (&raw const hint.skip[0], hint::SKIP[0]),
+                Direction::Ingress => (&raw const hint.skip[1], hint::SKIP[1]),
+            };
+            if flags & bit != 0 {
+                // SAFETY: as above.
+                let skip = unsafe { skip.read_volatile() };
+                if (skip.wrapping_sub(seq.wrapping_add(len)) as i32) > 0 {
+                    return;
+                }
+            }
+            if flags & hint::LEAN != 0 {
+                cap = LEAN_CAPTURE as u32;
+            }
+        }
+    }
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(scratch) = SCRATCH.get_ptr_mut(cpu) else {
+        count(Counter::NoScratch);
+        return;
+    };
+    let wanted = if len < cap { len } else { cap };
+    let packed = match payload {
+        Payload::Flat { at } => flat(scratch, at, len, wanted),
+        Payload::Vectors { at, count } => vectors(scratch, at, count, len, wanted),
+        Payload::Unseen => 0,
+    };
+    let (mut captured, mut tail) = (packed & 0x1_ffff, packed >> 32);
+    if captured > CAPTURE as u64 {
+        captured = CAPTURE as u64;
+    }
+    if tail > TAIL as u64 {
+        tail = TAIL as u64;
+    }
+    let at = match transfer.direction {
+        Direction::Ingress => call::now(),
+        Direction::Egress => entry_time(transfer.thread),
+    };
+    write_head(
+        scratch,
+        transfer,
+        at,
+        SegmentHead {
+            seq,
+            len,
+            captured: captured as u32,
+            tail: tail as u8,
+            kind: kind::DATA,
+            ..SegmentHead::default()
+        },
+    );
+    emit_segment(scratch, HEAD as u64 + captured + tail);
+}
+
+/// Writes the record of a stream's end or loss.
+#[inline(always)]
+fn emit_end(transfer: &Transfer, socket: &Socket, exit: Exit) {
+    // SAFETY: the helper has no preconditions.
+    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else {
+        count(Counter::NoScratch);
+        return;
+    };
+    let seq = position(transfer.sk, socket, transfer.direction).unwrap_or(0);
+    let (kind, errno) = match exit {
+        Exit::Lost(errno) => (segment::ERROR, errno),
+        _ => (segment::END, 0),
+    };
+    write_head(scratch, transfer, call::now(), SegmentHead { seq, kind, errno, ..SegmentHead::default() });
+    emit_segment(scratch, HEAD as u64);
+}
+
+#[inline(always)]
+fn write_head(scratch: *mut Scratch, transfer: &Transfer, at: u64, head: SegmentHead) {
+    let direction = match transfer.direction {
+        Direction::Egress => Direction::EGRESS,
+        Direction::Ingress => Direction::INGRESS,
+    };
+    // SAFETY: `scratch` is a value of the map.
+    unsafe {
+        (&raw mut (*scratch).head).write(SegmentHead {
+            at,
+            conn: transfer.conn,
+            tgid: (transfer.thread >> 32) as u32,
+            tid: transfer.thread as u32,
+            direction,
+            ..head
+        });
+    }
+}
+
+#[inline(always)]
+fn entry_time(thread: u64) -> u64 {
+    match call::entry(thread) {
+        Some(at) => at,
+        None => {
+            count(Counter::EntryTimeLost);
+            call::now()
+        }
+    }
+}
+
+/// Copies `n` octets of user memory to `offset` in the scratch payload; whether that worked.
+#[inline(always)]
+fn copy(scratch: *mut Scratch, offset: u64, at: u64, n: u64) -> bool {
+    // SAFETY: `offset` and `n` are at most `CAPTURE` each, and the payload has twice that.
+    unsafe {
+        let to = (&raw mut (*scratch).payload).cast::<u8>().add(offset as usize);
+        bpf_probe_read_user(to.cast(), n as u32, at as *const core::ffi::c_void) == 0
+    }
+}
+
+/// Copies one buffer: the first `wanted` of its `len` octets and, where these are not all, its tail. Gives both
+/// lengths: captured in the low half, tail in the high one.
+#[inline(always)]
+fn flat(scratch: *mut Scratch, at: u64, len: u32, wanted: u32) -> u64 {
+    let wanted = u64::from(wanted);
+    if wanted == 0 || wanted > CAPTURE as u64 || !copy(scratch, 0, at, wanted) {
+        count(Counter::PayloadFault);
+        return 0;
+    }
+    if u64::from(len) < wanted + TAIL as u64 {
+        return wanted;
+    }
+    if copy(scratch, wanted, at.wrapping_add(u64::from(len)) - TAIL as u64, TAIL as u64) {
+        return wanted | (TAIL as u64) << 32;
+    }
+    wanted
+}
+
+/// How far the copying of a vector of buffers has come. It lives in the scratch space, since the verifier follows each
+/// value on the stack through every turn of the loop, and does not come to an end then.
+#[repr(C)]
+pub struct Gather {
+    at: u64,
+    len: u64,
+    wanted: u64,
+    /// Octets of the buffers looked at so far.
+    passed: u64,
+    captured: u64,
+    tail: u64,
+}
+
+/// The same for a vector of buffers.
+#[inline(always)]
+fn vectors(scratch: *mut Scratch, at: u64, number: u64, len: u32, wanted: u32) -> u64 {
+    // SAFETY: a value of the map, this CPU's own.
+    let gather = unsafe { &mut (*scratch).gather };
+    *gather = Gather { at, len: len.into(), wanted: wanted.into(), passed: 0, captured: 0, tail: 0 };
+    let number = if number < u64::from(IOVECS) { number as u32 } else { IOVECS };
+    // A loop that the verifier goes through once: unrolled, it has more states than it will look at.
+    // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
+    unsafe { bpf_loop(number, gather_one as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+    if gather.passed < gather.len {
+        count(Counter::VectorsCut);
+    }
+    gather.captured | gather.tail << 32
+}
+
+/// One buffer of the vector; 1 ends the loop.
+#[inline(never)]
+extern "C" fn gather_one(index: u32, _context: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: the helper has no preconditions.
+    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return 1 };
+    // SAFETY: a value of the map, this CPU's own.
+    let gather = unsafe { &mut (*scratch).gather };
+    let Some([base, size]) = call::user::<[u64; 2]>(gather.at.wrapping_add(u64::from(index) * 16)) else {
+        count(Counter::PayloadFault);
+        return 1;
+    };
+    let left = gather.len - gather.passed;
+    let size = if size < left { size } else { left };
+    // Captured octets are always the first ones: nothing more is taken after a buffer that was cut.
+    let captured = gather.captured;
+    if captured == gather.passed && captured < gather.wanted {
+        let room = gather.wanted - captured;
+        let n = if size < room { size } else { room };
+        if n > 0 && n <= CAPTURE as u64 && captured <= CAPTURE as u64 {
+            if !copy(scratch, captured, base, n) {
+                count(Counter::PayloadFault);
+                return 1;
+            }
+            gather.captured = captured + n;
+        }
+    }
+    gather.passed += size;
+    if gather.passed < gather.len {
+        return 0;
+    }
+    let captured = gather.captured;
+    let missing = gather.len - captured;
+    let enough = size >= TAIL as u64 && missing >= TAIL as u64 && captured <= CAPTURE as u64;
+    if enough && copy(scratch, captured, base.wrapping_add(size) - TAIL as u64, TAIL as u64) {
+        gather.tail = TAIL as u64;
+    }
+    1
+}

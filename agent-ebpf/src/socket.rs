@@ -1,0 +1,255 @@
+//! From a descriptor to the TCP socket behind it, whoever opened it and whenever: `task → files → fdt → fd[n] → file →
+//! socket → sock` (struct names as of Linux 5.15 to 6.18). Nothing depends on having seen `connect` or `accept`.
+
+use agent_common::counter::Counter;
+use agent_common::layout::{PORT_KEEP, PORT_LEAVE};
+use agent_common::record::role;
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_smp_processor_id};
+
+use crate::maps::{LAST_CONN, PORTS, SOCKETS, count, given};
+
+/// `BPF_ANY`, `BPF_NOEXIST` of bpf(2).
+const ANY: u64 = 0;
+const NOEXIST: u64 = 1;
+
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
+const SOCK_STREAM: u16 = 1;
+const IPPROTO_TCP: u16 = 6;
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+
+/// What is known of a socket's payload.
+pub mod verdict {
+    /// Too little seen.
+    pub const UNDECIDED: u8 = 0;
+    /// Begins like HTTP/1: captured, user space has been told of the socket.
+    pub const TAKEN: u8 = 1;
+    /// Something else, or filtered out.
+    pub const REFUSED: u8 = 2;
+}
+
+/// One socket's entry.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Socket {
+    pub conn: u64,
+    pub opened_at: u64,
+    pub established_at: u64,
+    /// The process that called `connect`; 0 when not seen.
+    pub tgid: u32,
+    /// One of [`verdict`].
+    pub verdict: u8,
+    /// One of [`role`].
+    pub role: u8,
+    /// Not 0: seen from its first octet on.
+    pub fresh: u8,
+    /// Not 0: the peer has closed its direction, 1 before and 2 after the process closed its own.
+    pub peer_closed: u8,
+    /// Not 0: the connection is gone, but the process has not read yet all that came before.
+    pub dying: u8,
+    /// Why, when it is dying.
+    pub errno: u16,
+    pub reserved: [u8; 5],
+}
+
+impl Socket {
+    /// A socket seen in the middle of its life.
+    pub const OLD: Self = Self {
+        conn: 0,
+        opened_at: 0,
+        established_at: 0,
+        tgid: 0,
+        verdict: verdict::UNDECIDED,
+        role: role::UNKNOWN,
+        fresh: 0,
+        peer_closed: 0,
+        dying: 0,
+        errno: 0,
+        reserved: [0; 5],
+    };
+}
+
+/// The TCP position after all octets sent so far.
+#[inline(always)]
+pub fn sent(sk: u64) -> Option<u32> {
+    kernel(sk, given!(LAYOUT.tcp_write_seq))
+}
+
+/// The TCP position after all octets that the process has received so far. The kernel counts a FIN that was read as an
+/// octet (`tcp_recvmsg_locked`, net/ipv4/tcp.c); it is none here.
+#[inline(always)]
+pub fn received(sk: u64, socket: &Socket) -> Option<u32> {
+    let copied: u32 = kernel(sk, given!(LAYOUT.tcp_copied_seq))?;
+    if socket.peer_closed != 0 && kernel(sk, given!(LAYOUT.tcp_rcv_nxt)) == Some(copied) {
+        return Some(copied.wrapping_sub(1));
+    }
+    Some(copied)
+}
+
+/// Reads a field of a kernel structure; `None` when the address is not mapped.
+#[inline(always)]
+pub fn kernel<T>(base: u64, offset: u32) -> Option<T> {
+    // SAFETY: the helper checks the address; `T` is made of integers wherever this is used.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(u64::from(offset)) as *const T) }.ok()
+}
+
+/// The `struct file` of a descriptor of the current process.
+#[inline(always)]
+fn file_of(fd: u64) -> Option<u64> {
+    // The verifier knows the types along this way, so plain loads do, which the kernel guards against faults; each saves
+    // the call of a helper.
+    let (files_at, fdt_at) = (given!(LAYOUT.task_files) as usize, given!(LAYOUT.files_fdt) as usize);
+    let (max_at, table_at) = (given!(LAYOUT.fdtable_max_fds) as usize, given!(LAYOUT.fdtable_fd) as usize);
+    // SAFETY: the verifier checks each offset against the kernel's types, and a load that faults reads 0.
+    let (max, table) = unsafe {
+        let task: *const u8 = bpf_get_current_task_btf().cast();
+        let files = *task.add(files_at).cast::<*const u8>();
+        if files.is_null() {
+            return None;
+        }
+        let fdt = *files.add(fdt_at).cast::<*const u8>();
+        if fdt.is_null() {
+            return None;
+        }
+        (*fdt.add(max_at).cast::<u32>(), *fdt.add(table_at).cast::<u64>())
+    };
+    let fd = fd as u32;
+    if fd >= max {
+        return None;
+    }
+    let file: u64 = kernel(table.wrapping_add(u64::from(fd) * 8), 0)?;
+    (file != 0).then_some(file)
+}
+
+/// The `struct sock` behind a descriptor of the current process, when it is a socket at all. That it is TCP is checked
+/// when the socket is first seen.
+#[inline(always)]
+pub fn sock_of(fd: u64) -> Option<u64> {
+    let file = file_of(fd)?;
+    let socket: u64 = kernel(file, given!(LAYOUT.file_private_data))?;
+    if socket == 0 {
+        return None;
+    }
+    // Only a `struct socket` points back at its file: this alone refuses pipes, files and everything else.
+    let back: u64 = kernel(socket, given!(LAYOUT.socket_file))?;
+    if back != file {
+        return None;
+    }
+    let sk: u64 = kernel(socket, given!(LAYOUT.socket_sk))?;
+    if sk == 0 {
+        return None;
+    }
+    if SOCKETS.get_ptr(&sk).is_none() {
+        // Not seen yet: a last look before it is taken for one.
+        let inode: u64 = kernel(file, given!(LAYOUT.file_inode))?;
+        let mode: u16 = kernel(inode, given!(LAYOUT.inode_mode))?;
+        let kind: u16 = kernel(socket, given!(LAYOUT.socket_type))?;
+        if mode & S_IFMT != S_IFSOCK || kind != SOCK_STREAM {
+            return None;
+        }
+    }
+    Some(sk)
+}
+
+/// The entry of a socket, made now if there is none: the connection is then older than the agent.
+#[inline(always)]
+pub fn entry(sk: u64) -> Option<*mut Socket> {
+    if let Some(socket) = SOCKETS.get_ptr_mut(&sk) {
+        return Some(socket);
+    }
+    if !is_tcp(sk) {
+        return None;
+    }
+    remember(sk, &Socket::OLD)
+}
+
+/// Puts a socket into the map under a new connection id.
+#[inline(never)]
+pub fn remember(sk: u64, socket: &Socket) -> Option<*mut Socket> {
+    let mut socket = *socket;
+    socket.conn = next_conn()?;
+    // A socket that another thread put there meanwhile stays; one that begins its life replaces what was there.
+    let flags = if socket.fresh == 0 { NOEXIST } else { ANY };
+    if SOCKETS.insert(&sk, &socket, flags).is_err() && SOCKETS.get_ptr(&sk).is_none() {
+        count(Counter::SocketMapFull);
+        return None;
+    }
+    SOCKETS.get_ptr_mut(&sk)
+}
+
+/// A connection id that was never given out: each CPU counts for itself.
+#[inline(always)]
+fn next_conn() -> Option<u64> {
+    let last = LAST_CONN.get_ptr_mut(0)?;
+    // SAFETY: the slot is this CPU's own; the helper has no preconditions.
+    let (number, cpu) = unsafe {
+        *last += 1;
+        (*last, bpf_get_smp_processor_id())
+    };
+    Some(number * u64::from(given!(SETUP.cpus)) + u64::from(cpu))
+}
+
+#[inline(always)]
+fn is_tcp(sk: u64) -> bool {
+    let family: Option<u16> = kernel(sk, given!(LAYOUT.skc_family));
+    let protocol: Option<u16> = kernel(sk, given!(LAYOUT.sk_protocol));
+    matches!(family, Some(AF_INET | AF_INET6)) && protocol == Some(IPPROTO_TCP)
+}
+
+/// The two ends of a socket.
+pub struct Ends {
+    pub family: u16,
+    pub local: [u8; 16],
+    pub peer: [u8; 16],
+    pub local_port: u16,
+    pub peer_port: u16,
+}
+
+#[inline(always)]
+pub fn ends(sk: u64) -> Option<Ends> {
+    let family: u16 = kernel(sk, given!(LAYOUT.skc_family))?;
+    let mut ends = Ends { family, local: [0; 16], peer: [0; 16], local_port: 0, peer_port: 0 };
+    ends.local_port = kernel(sk, given!(LAYOUT.skc_num))?;
+    ends.peer_port = u16::from_be(kernel(sk, given!(LAYOUT.skc_dport))?);
+    if family == AF_INET6 {
+        ends.local = kernel(sk, given!(LAYOUT.skc_v6_rcv_saddr))?;
+        ends.peer = kernel(sk, given!(LAYOUT.skc_v6_daddr))?;
+    } else {
+        let local: [u8; 4] = kernel(sk, given!(LAYOUT.skc_rcv_saddr))?;
+        let peer: [u8; 4] = kernel(sk, given!(LAYOUT.skc_daddr))?;
+        ends.local[0] = local[0];
+        ends.local[1] = local[1];
+        ends.local[2] = local[2];
+        ends.local[3] = local[3];
+        ends.peer[0] = peer[0];
+        ends.peer[1] = peer[1];
+        ends.peer[2] = peer[2];
+        ends.peer[3] = peer[3];
+    }
+    Some(ends)
+}
+
+/// Whether the port filters let a socket through. Which port is the server's is only known of a socket whose making was
+/// seen; of another one user space decides, once it knows.
+#[inline(always)]
+pub fn ports_allow(ends: &Ends, role: u8) -> bool {
+    if given!(SETUP.keep_ports) != 0 && port(ends.local_port) != PORT_KEEP && port(ends.peer_port) != PORT_KEEP {
+        return false;
+    }
+    if given!(SETUP.leave_ports) == 0 {
+        return true;
+    }
+    match role {
+        role::CONNECTED => port(ends.peer_port) != PORT_LEAVE,
+        role::ACCEPTED => port(ends.local_port) != PORT_LEAVE,
+        _ => true,
+    }
+}
+
+#[inline(always)]
+fn port(port: u16) -> u8 {
+    // SAFETY: values are single octets and never deleted.
+    unsafe { PORTS.get(&port) }.copied().unwrap_or(0)
+}
