@@ -1,0 +1,183 @@
+//! The command line, the variables and the file become one checked [`Config`], once, at start.
+//!
+//! ```text
+//! flags ────────────┐
+//! REMORA_… ─────────┼─▶ Settings (args) ─▶ layered ─▶ Config
+//! --config FILE ────┘                        ▲
+//! OTEL_TRACES_SAMPLER(_ARG) ─────────────────┘
+//! ```
+//! All three sources have the same names and go through the same value parsers ([`value`]), so that they cannot come
+//! to differ. A flag wins over its variable, a variable over the file; a list is taken whole from the first that has it.
+
+mod args;
+mod error;
+mod file;
+mod layer;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::ffi::OsString;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+use tracing_subscriber::filter::Targets;
+
+use self::args::{Cli, Settings, Subcommand};
+pub use self::error::UsageError;
+pub use self::value::{Listen, Propagate, SpansTo};
+use crate::sampling::Sampler;
+
+/// The exit status of a wrong command line, variable or file.
+pub const USAGE_STATUS: u8 = 2;
+
+/// What the agent was asked to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Capture and export.
+    Run(Config),
+    /// Say what this host allows (`crate::check`).
+    Check { config: Config, json: bool },
+}
+
+/// Everything that can be set, checked. Settings of OTLP export have their own variables and type (`crate::export`).
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where page, metrics and API are served.
+    pub listen: Listen,
+    /// Where finished spans are written as lines of OTLP/JSON.
+    pub spans: Option<SpansTo>,
+    /// No line a span on a terminal.
+    pub quiet: bool,
+    pub selection: Selection,
+    pub propagate: Propagate,
+    pub sampler: Sampler,
+    /// At most so many new traces a second are exported (`crate::sampling::RateLimiter`).
+    pub max_traces_per_second: Option<NonZeroU32>,
+    /// Lower-case names of request header fields that become span attributes.
+    pub capture_request_headers: Vec<String>,
+    /// The same of response header fields.
+    pub capture_response_headers: Vec<String>,
+    /// Octets of the ring that carries payload: a power of two, 64 KiB to 1 GiB.
+    pub segment_ring: u32,
+    /// Which log messages are written.
+    pub log: Targets,
+}
+
+/// What is traced. An exclusion wins; a list that is empty excludes nothing and chooses everything.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Globs that can be read.
+    pub exe: Vec<String>,
+    pub pids: Vec<u32>,
+    /// Server ports.
+    pub ports: Vec<u16>,
+    pub exclude_exe: Vec<String>,
+    pub exclude_ports: Vec<u16>,
+}
+
+/// Why there is nothing to run.
+#[derive(Debug)]
+pub enum Stop {
+    /// `--help` or `--version`: the text asked for.
+    Page(clap::Error),
+    Usage(UsageError),
+}
+
+impl Stop {
+    /// Prints the page to standard output or the error, one line, to standard error; the exit status is 0 or
+    /// [`USAGE_STATUS`].
+    #[must_use]
+    pub fn report(&self) -> ExitCode {
+        match self {
+            Self::Page(page) => match page.print() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::FAILURE,
+            },
+            Self::Usage(error) => {
+                eprintln!("remora: {error}");
+                ExitCode::from(USAGE_STATUS)
+            }
+        }
+    }
+}
+
+impl From<UsageError> for Stop {
+    fn from(error: UsageError) -> Self {
+        Self::Usage(error)
+    }
+}
+
+/// Reads the command line `args` (the program's name first), the variables that `variable` knows, and the file that
+/// they name, if any.
+///
+/// # Errors
+/// [`Stop::Page`] when help or version was asked for; [`Stop::Usage`] for the first thing that cannot be used.
+pub fn from_command_line(
+    args: impl IntoIterator<Item = OsString>,
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Result<Command, Stop> {
+    let cli = Cli::command().try_get_matches_from(args).and_then(|matches| Cli::from_arg_matches(&matches)).map_err(
+        |error| if error.use_stderr() { Stop::Usage(UsageError::of_flags(&error)) } else { Stop::Page(error) },
+    )?;
+    // Flags may stand before the subcommand as well as after it.
+    let (settings, file, json) = match cli.command {
+        None => (cli.settings, cli.file, None),
+        Some(Subcommand::Run { settings, file }) => (settings.joined(cli.settings), file.or(cli.file), None),
+        Some(Subcommand::Check { settings, file, json }) => {
+            (settings.joined(cli.settings), file.or(cli.file), Some(json))
+        }
+    };
+    let config = Config::resolve(settings, file.config, variable)?;
+    Ok(match json {
+        None => Command::Run(config),
+        Some(json) => Command::Check { config, json },
+    })
+}
+
+/// A variable of the agent's own environment. What is not UTF-8 in it is replaced, so that it is refused, not ignored.
+#[must_use]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+impl Config {
+    /// Fills up what the flags leave open, from the variables, then from the file, then by the defaults.
+    fn resolve(
+        flags: Settings,
+        file: Option<PathBuf>,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, UsageError> {
+        let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let mut settings = flags.or(layer::of_variables(&set)?);
+        if let Some(path) = file.or_else(|| set(&layer::variable_of("config")).map(PathBuf::from)) {
+            settings = settings.or(layer::of_file(&path)?);
+        }
+        let sampler = Sampler::from_env(variable).map_err(|error| UsageError::new(error.to_string()))?;
+        Ok(Self::checked(settings, sampler))
+    }
+
+    fn checked(settings: Settings, sampler: Sampler) -> Self {
+        Self {
+            listen: settings.listen.unwrap_or_default(),
+            spans: settings.spans,
+            quiet: settings.quiet.unwrap_or_default(),
+            selection: Selection {
+                exe: settings.exe,
+                pids: settings.pid,
+                ports: settings.port,
+                exclude_exe: settings.exclude_exe,
+                exclude_ports: settings.exclude_port,
+            },
+            propagate: settings.propagate.unwrap_or_default(),
+            sampler,
+            max_traces_per_second: settings.max_traces_per_second,
+            capture_request_headers: settings.capture_request_header,
+            capture_response_headers: settings.capture_response_header,
+            segment_ring: settings.segment_ring.unwrap_or(agent_common::limits::SEGMENT_RING),
+            log: settings.log.unwrap_or_else(value::default_log),
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! All connections that are followed.
+
+use std::num::{NonZeroU16, NonZeroU64};
+use std::sync::Arc;
+
+use agent_common::hint;
+use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid};
+use rustc_hash::FxHashMap;
+
+use super::stream::{Place, Popped, Stream};
+use crate::probe::sys::Hints;
+use crate::protocol::http1::{self, Follower, Method};
+use crate::protocol::{End, Exchange, IgnoreReason, Segment, Verdict};
+use crate::signal::span::{Endpoints, Kind};
+use crate::source::{Closed, Opened, Positions, SegmentRecord, What};
+
+/// Connections at the same time. The kernel side follows half as many, so this is only reached when it lost records
+/// of closing; then the ones without traffic for longest go.
+const MOST: usize = 2 * agent_common::limits::SOCKETS as usize;
+
+/// How long a connection that is not followed any more is remembered, in nanoseconds: until the kernel side has heard.
+const FORGET_IGNORED: u64 = 60_000_000_000;
+
+/// Body that is skipped at once, at most: positions are compared modulo 2^32.
+const MOST_SKIPPED: u64 = 1 << 30;
+
+/// An exchange and the connection it went over.
+#[derive(Debug)]
+pub struct Finished {
+    pub conn: ConnId,
+    pub exchange: Exchange,
+    pub endpoints: Option<Endpoints>,
+}
+
+/// What the table counts. Monotonic, but for `open`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    pub open: u64,
+    /// Connections dropped for want of room.
+    pub evicted: u64,
+    /// Connections whose opening was not seen in user space, so that their addresses are unknown.
+    pub unannounced: u64,
+    /// Octets that no record brought and that nobody asked to leave out.
+    pub gap_octets: u64,
+    pub gaps: u64,
+    /// Records of octets that had been seen already.
+    pub stale: u64,
+    /// Connections that turned out not to be HTTP/1.
+    pub not_http: u64,
+    /// Connections that were upgraded to another protocol, or became tunnels.
+    pub upgraded: u64,
+}
+
+struct Connection {
+    endpoints: Option<Endpoints>,
+    /// `None` when it is not followed any more.
+    follower: Option<Box<Follower>>,
+    streams: [Stream; 2],
+    /// The hints that hold: flags and skip positions.
+    hinted: (u32, [u32; 2]),
+    last: MonoNanos,
+    /// The process seen last.
+    tgid: Tgid,
+}
+
+/// One side of an open connection, for the metrics of the moment.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenSide {
+    /// The process seen last on it.
+    pub tgid: Tgid,
+    pub kind: Kind,
+    /// The oldest request without a complete response, and how many there are.
+    pub in_flight: Option<(Method, u32)>,
+}
+
+/// Every connection by its id.
+pub struct Connections {
+    table: FxHashMap<ConnId, Connection>,
+    config: Arc<http1::Config>,
+    hints: Option<Hints>,
+    /// Connections that hold records back.
+    holding: Vec<ConnId>,
+    exchanges: Vec<Exchange>,
+    stats: Stats,
+    followed: http1::Stats,
+}
+
+const fn index(direction: Direction) -> usize {
+    match direction {
+        Direction::Egress => 0,
+        Direction::Ingress => 1,
+    }
+}
+
+impl Connections {
+    #[must_use]
+    pub fn new(config: Arc<http1::Config>, hints: Option<Hints>) -> Self {
+        Self {
+            table: FxHashMap::default(),
+            config,
+            hints,
+            holding: Vec::new(),
+            exchanges: Vec::new(),
+            stats: Stats::default(),
+            followed: http1::Stats::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { open: self.table.len() as u64, ..self.stats }
+    }
+
+    /// What the followers counted, of connections gone and open, as of the last [`Self::sweep_all`].
+    #[must_use]
+    pub const fn followed(&self) -> &http1::Stats {
+        &self.followed
+    }
+
+    /// Requests that wait for their response.
+    #[must_use]
+    pub fn outstanding(&self) -> usize {
+        self.table
+            .values()
+            .filter_map(|connection| connection.follower.as_ref())
+            .map(|follower| follower.outstanding())
+            .sum()
+    }
+
+    /// The connections on which a request has been seen.
+    #[must_use]
+    pub fn open_sides(&self) -> Vec<OpenSide> {
+        let side = |connection: &Connection| {
+            let follower = connection.follower.as_ref()?;
+            let kind = match follower.request_direction()? {
+                Direction::Ingress => Kind::Server,
+                Direction::Egress => Kind::Client,
+            };
+            let in_flight = follower.oldest_method().zip(u32::try_from(follower.outstanding()).ok());
+            Some(OpenSide { tgid: connection.tgid, kind, in_flight })
+        };
+        self.table.values().filter_map(side).collect()
+    }
+
+    /// Whether a connection is known.
+    #[must_use]
+    pub fn contains(&self, conn: ConnId) -> bool {
+        self.table.contains_key(&conn)
+    }
+
+    /// A socket is followed from now on.
+    pub fn open(&mut self, opened: &Opened) {
+        self.insert(opened.conn, Some(opened.endpoints), opened.fresh, opened.at, opened.thread.tgid);
+        let Positions { sent, received } = opened.positions;
+        if let Some(connection) = self.table.get_mut(&opened.conn) {
+            connection.streams = [Stream::starting_at(sent), Stream::starting_at(received)];
+        }
+    }
+
+    fn insert(&mut self, conn: ConnId, endpoints: Option<Endpoints>, fresh: bool, at: MonoNanos, tgid: Tgid) {
+        let connection = Connection {
+            endpoints,
+            follower: Some(Box::new(Follower::new(fresh, Arc::clone(&self.config)))),
+            streams: [Stream::default(), Stream::default()],
+            hinted: (0, [0; 2]),
+            last: at,
+            tgid,
+        };
+        self.table.insert(conn, connection);
+    }
+
+    /// A call on a socket; exchanges that it finishes are added to `out`.
+    pub fn segment(&mut self, record: &SegmentRecord<'_>, out: &mut Vec<Finished>) {
+        if !self.contains(record.conn) {
+            self.stats.unannounced += 1;
+            self.insert(record.conn, None, false, record.at, record.thread.tgid);
+        }
+        let Some(connection) = self.table.get_mut(&record.conn) else { return };
+        connection.last = record.at;
+        connection.tgid = record.thread.tgid;
+        if connection.follower.is_none() {
+            return;
+        }
+        let direction = record.direction;
+        match record.what {
+            What::Data { len, octets, tail } => {
+                let missing = u64::from(len).saturating_sub(octets.len() as u64);
+                let segment = Segment { at: record.at, thread: record.thread, octets, missing, tail };
+                self.data(record.conn, direction, record.seq, len, &segment);
+            }
+            What::End => self.end(record.conn, direction, record.seq, record.at),
+            What::Lost { errno } => {
+                self.give_up(record.conn);
+                let end = lost(errno.into());
+                self.with_follower(record.conn, |follower, out| follower.close(record.at, end, &mut { out }));
+            }
+        }
+        self.settle(record.conn, out);
+    }
+
+    fn data(&mut self, conn: ConnId, direction: Direction, seq: Seq, len: u32, segment: &Segment<'_>) {
+        let Some(connection) = self.table.get_mut(&conn) else { return };
+        // While one direction waits the other does too: what comes later must not be seen first.
+        let waiting = connection.streams[index(direction.opposite())].is_holding();
+        let stream = &mut connection.streams[index(direction)];
+        match stream.place(seq, len) {
+            Place::Stale => self.stats.stale += 1,
+            Place::Next if !waiting => {
+                stream.delivered(seq, len);
+                self.deliver(conn, direction, segment);
+                self.release(conn);
+            }
+            Place::AfterSkipped(octets) if !waiting => {
+                stream.delivered(seq, len);
+                self.gap(conn, direction, octets, segment.at);
+                self.deliver(conn, direction, segment);
+                self.release(conn);
+            }
+            Place::Next | Place::AfterSkipped(_) | Place::Ahead => {
+                if !stream.hold(seq, len, segment) {
+                    self.give_up(conn);
+                    return self.data(conn, direction, seq, len, segment);
+                }
+                if self.release(conn).is_some() && !self.holding.contains(&conn) {
+                    self.holding.push(conn);
+                }
+            }
+        }
+    }
+
+    fn gap(&mut self, conn: ConnId, direction: Direction, octets: u32, at: MonoNanos) {
+        self.with_follower(conn, |follower, out| follower.gap(direction, Some(octets.into()), at, &mut { out }));
+    }
+
+    fn deliver(&mut self, conn: ConnId, direction: Direction, segment: &Segment<'_>) {
+        let Some(connection) = self.table.get_mut(&conn) else { return };
+        let Some(follower) = &mut connection.follower else { return };
+        let exchanges = &mut self.exchanges;
+        let verdict = follower.segment(direction, *segment, &mut |exchange| exchanges.push(exchange));
+        if let Verdict::Ignore(reason) = verdict {
+            match reason {
+                IgnoreReason::NotThisProtocol => self.stats.not_http += 1,
+                IgnoreReason::Upgraded => self.stats.upgraded += 1,
+            }
+            self.followed += follower.take_stats();
+            connection.follower = None;
+        }
+    }
+
+    /// Delivers held records whose turn has come, in the order in which they were made; the direction of the next one.
+    fn release(&mut self, conn: ConnId) -> Option<Direction> {
+        loop {
+            let streams = &mut self.table.get_mut(&conn)?.streams;
+            let direction = match (streams[0].front(), streams[1].front()) {
+                (None, None) => return None,
+                (Some(sent), Some(received)) if received < sent => Direction::Ingress,
+                (Some(_), _) => Direction::Egress,
+                (None, Some(_)) => Direction::Ingress,
+            };
+            match streams[index(direction)].pop() {
+                Popped::Blocked => return Some(direction),
+                Popped::Stale => self.stats.stale += 1,
+                Popped::Ready { held, skipped } => {
+                    let segment = held.segment();
+                    if skipped > 0 {
+                        self.gap(conn, direction, skipped, segment.at);
+                    }
+                    self.deliver(conn, direction, &segment);
+                }
+            }
+        }
+    }
+
+    /// Gives up on octets that did not come, and delivers what was held for them.
+    fn give_up(&mut self, conn: ConnId) {
+        while let Some(direction) = self.release(conn) {
+            let Some(connection) = self.table.get_mut(&conn) else { return };
+            let Some((octets, at)) = connection.streams[index(direction)].give_up() else { return };
+            self.stats.gaps += 1;
+            self.stats.gap_octets += u64::from(octets);
+            self.gap(conn, direction, octets, at);
+        }
+    }
+
+    /// One direction brings nothing more than what comes before `position`.
+    fn end(&mut self, conn: ConnId, direction: Direction, position: Seq, at: MonoNanos) {
+        self.catch_up(conn, direction, position);
+        self.with_follower(conn, |follower, out| follower.end(direction, at, End::Closed, &mut { out }));
+    }
+
+    /// Gives up on what was not seen before a position that the connection has come to.
+    fn catch_up(&mut self, conn: ConnId, direction: Direction, position: Seq) {
+        self.give_up(conn);
+        let Some(connection) = self.table.get_mut(&conn) else { return };
+        let Some((octets, lost)) = connection.streams[index(direction)].advance(position) else { return };
+        if lost {
+            self.stats.gaps += 1;
+            self.stats.gap_octets += u64::from(octets);
+        }
+        let at = connection.last;
+        self.gap(conn, direction, octets, at);
+    }
+
+    /// The process has closed its sending direction.
+    pub fn sent_all(&mut self, closed: &Closed, out: &mut Vec<Finished>) {
+        let Closed { conn, at, peer_first, positions, .. } = *closed;
+        if peer_first {
+            self.end(conn, Direction::Ingress, positions.received, at);
+        }
+        self.end(conn, Direction::Egress, positions.sent, at);
+        self.settle(conn, out);
+    }
+
+    /// A socket is gone.
+    pub fn closed(&mut self, closed: &Closed, out: &mut Vec<Finished>) {
+        let Closed { conn, at, peer_first, errno, positions } = *closed;
+        if peer_first {
+            self.end(conn, Direction::Ingress, positions.received, at);
+        }
+        self.catch_up(conn, Direction::Egress, positions.sent);
+        self.catch_up(conn, Direction::Ingress, positions.received);
+        let end = if errno == 0 { End::Closed } else { lost(errno) };
+        self.with_follower(conn, |follower, out| follower.close(at, end, &mut { out }));
+        self.settle(conn, out);
+        if let Some(Connection { follower: Some(mut follower), .. }) = self.table.remove(&conn) {
+            self.followed += follower.take_stats();
+        }
+    }
+
+    /// What has to be done now and then: records that waited long enough, connections forgotten by everybody.
+    pub fn sweep(&mut self, now: MonoNanos, out: &mut Vec<Finished>) {
+        for conn in std::mem::take(&mut self.holding) {
+            let overdue = |connection: &Connection| connection.streams.iter().any(|stream| stream.is_overdue(now));
+            if self.table.get(&conn).is_some_and(overdue) {
+                self.give_up(conn);
+            }
+            self.settle(conn, out);
+            if self.table.get(&conn).is_some_and(|connection| connection.streams.iter().any(Stream::is_holding)) {
+                self.holding.push(conn);
+            }
+        }
+    }
+
+    /// The same, rarely: what costs a look at every connection.
+    pub fn sweep_all(&mut self, now: MonoNanos) {
+        self.table.retain(|_, connection| connection.follower.is_some() || now.since(connection.last) < FORGET_IGNORED);
+        let surplus = self.table.len().saturating_sub(MOST);
+        if surplus > 0 {
+            let mut by_age: Vec<(MonoNanos, ConnId)> =
+                self.table.iter().map(|(conn, connection)| (connection.last, *conn)).collect();
+            by_age.sort_unstable();
+            for (_, conn) in by_age.into_iter().take(surplus + MOST / 16) {
+                if let Some(Connection { follower: Some(mut follower), .. }) = self.table.remove(&conn) {
+                    self.followed += follower.take_stats();
+                }
+                self.stats.evicted += 1;
+            }
+        }
+        for connection in self.table.values_mut() {
+            if let Some(follower) = &mut connection.follower {
+                self.followed += follower.take_stats();
+            }
+        }
+    }
+
+    fn with_follower(&mut self, conn: ConnId, act: impl FnOnce(&mut Follower, &mut dyn FnMut(Exchange))) {
+        if let Some(Connection { follower: Some(follower), .. }) = self.table.get_mut(&conn) {
+            act(follower, &mut |exchange| self.exchanges.push(exchange));
+        }
+    }
+
+    /// Hands on what was finished, and tells the kernel side what it may leave out now.
+    fn settle(&mut self, conn: ConnId, out: &mut Vec<Finished>) {
+        let Some(connection) = self.table.get_mut(&conn) else {
+            self.exchanges.clear();
+            return;
+        };
+        let endpoints = connection.endpoints;
+        out.extend(self.exchanges.drain(..).map(|exchange| Finished { conn, exchange, endpoints }));
+        let hinted = connection.wanted();
+        if hinted != connection.hinted {
+            connection.hinted = hinted;
+            if let Some(hints) = &mut self.hints {
+                hints.set(conn, hinted.0, hinted.1);
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// The hints that fit what the follower wants now.
+    fn wanted(&mut self) -> (u32, [u32; 2]) {
+        let Some(follower) = &self.follower else { return (hint::IGNORE, [0; 2]) };
+        let (mut flags, mut skips) = (0, [0; 2]);
+        let mut lean = true;
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let want = follower.want(direction);
+            lean &= want.lean;
+            let stream = &mut self.streams[index(direction)];
+            let skip = want.skip.zip(stream.position()).map(|(octets, position)| {
+                let octets = octets.min(NonZeroU64::MIN.saturating_add(MOST_SKIPPED));
+                position.plus(u32::try_from(octets.get()).unwrap_or(0))
+            });
+            stream.set_skip(skip);
+            if let Some(Seq(skip)) = skip {
+                flags |= Hints::skip_bit(direction);
+                skips[index(direction)] = skip;
+            }
+        }
+        if lean {
+            flags |= hint::LEAN;
+        }
+        (flags, skips)
+    }
+}
+
+/// How a connection ended, by the errno.
+fn lost(errno: u16) -> End {
+    if i32::from(errno) == libc::ETIMEDOUT { End::TimedOut } else { End::Reset { errno: NonZeroU16::new(errno) } }
+}

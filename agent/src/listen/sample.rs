@@ -1,0 +1,140 @@
+//! Spans made up for tests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use agent_common::ids::{Direction, MonoNanos, UnixNanos};
+
+use crate::protocol::http1::{HttpMessage, Method, Version};
+use crate::protocol::{Exchange, Thread};
+use crate::signal::http::span_name;
+use crate::signal::resource::{Resource, Value};
+use crate::signal::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, Span, SpanId, Status, TraceId};
+
+/// A span under construction.
+pub(crate) struct Sample(Span);
+
+/// A `GET /` with 200 of service `web`, begun at 1,700,000,000.00025 s, 12.5 ms long, first octet after 2 ms.
+pub(crate) fn span(id: u64) -> Sample {
+    let http = HttpMessage {
+        method: Method::Get,
+        method_original: None,
+        target: "/".into(),
+        version: Version::Http11,
+        host: Some("shop.test:8080".into()),
+        user_agent: Some("curl/8.14.1".into()),
+        status: Some(200),
+        request_body: Some(0),
+        response_body: Some(612),
+        request_size: 78,
+        response_size: 850,
+        context: None,
+        request_headers: Vec::new(),
+        response_headers: Vec::new(),
+    };
+    let exchange = Exchange {
+        request_direction: Direction::Ingress,
+        request_thread: Thread::default(),
+        start: MonoNanos(1_000_000),
+        request_end: MonoNanos(1_000_000),
+        response_start: Some(MonoNanos(3_000_000)),
+        response_thread: Some(Thread::default()),
+        end: MonoNanos(13_500_000),
+        failure: None,
+        partial: false,
+        http,
+    };
+    let endpoints = Endpoints { local: address("[::ffff:10.0.0.1]:8080"), peer: address("[::ffff:10.0.0.9]:40000") };
+    let detail = HttpDetail { exchange, endpoints: Some(endpoints), route: None };
+    Sample(Span {
+        trace_id: TraceId(u128::from(id).to_be_bytes()),
+        span_id: SpanId(id.to_be_bytes()),
+        parent_span_id: None,
+        flags: 1,
+        trace_state: None,
+        kind: Kind::Server,
+        name: "GET".into(),
+        start: UnixNanos(1_700_000_000_000_250_000),
+        end: UnixNanos(1_700_000_000_012_750_000),
+        status: Status::Unset,
+        resource: resource("web"),
+        detail: Detail::Http(detail),
+    })
+}
+
+#[allow(dead_code, reason = "not every test needs every part")]
+impl Sample {
+    pub(crate) fn build(self) -> Span {
+        self.0
+    }
+
+    pub(crate) fn service(mut self, name: &str) -> Self {
+        self.0.resource = resource(name);
+        self
+    }
+
+    pub(crate) fn resource(mut self, resource: &Arc<Resource>) -> Self {
+        self.0.resource = Arc::clone(resource);
+        self
+    }
+
+    pub(crate) fn kind(mut self, kind: Kind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    pub(crate) fn at(mut self, start: u64, nanos: u64) -> Self {
+        self.0.start = UnixNanos(start);
+        self.0.end = UnixNanos(start + nanos);
+        self
+    }
+
+    pub(crate) fn error(mut self) -> Self {
+        self.0.status = Status::Error;
+        self
+    }
+
+    pub(crate) fn status(self, status: u16) -> Self {
+        self.http(|http| http.status = Some(status))
+    }
+
+    pub(crate) fn target(self, target: &str) -> Self {
+        self.http(|http| http.target = target.into())
+    }
+
+    pub(crate) fn route(mut self, route: &str) -> Self {
+        if let Detail::Http(detail) = &mut self.0.detail {
+            self.0.name = span_name(&detail.exchange.http, Some(route));
+            detail.route = Some(route.into());
+        }
+        self
+    }
+
+    pub(crate) fn http(mut self, change: impl FnOnce(&mut HttpMessage)) -> Self {
+        if let Detail::Http(detail) = &mut self.0.detail {
+            change(&mut detail.exchange.http);
+        }
+        self
+    }
+
+    /// A connection to port 80 that was refused, instead of an exchange.
+    pub(crate) fn refused(mut self) -> Self {
+        self.0.status = Status::Error;
+        self.0.name = "connect".into();
+        self.0.detail = Detail::Connect(ConnectDetail { peer: address("10.0.0.9:80"), error: "connrefused" });
+        self
+    }
+}
+
+pub(crate) fn resource(name: &str) -> Arc<Resource> {
+    let attributes = vec![
+        ("service.name".into(), Value::Str(name.into())),
+        ("process.pid".into(), Value::Int(4_242)),
+        ("process.command_args".into(), Value::Strs(vec![name.into(), "--port".into(), "8080".into()])),
+    ];
+    Arc::new(Resource { id: 1, service_name: name.into(), attributes })
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}

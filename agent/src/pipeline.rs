@@ -1,0 +1,315 @@
+//! The way of a record through the agent: rings → connections → exchanges → measurement and span → exporters.
+//!
+//! One thread owns the rings and drives everything up to the exporters' queues. Its state stands behind one lock,
+//! taken once per pass, so that a scrape can read it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use agent_common::ids::{Direction, MonoNanos};
+
+use crate::conn::{Connections, Finished};
+use crate::export::ExportHandle;
+use crate::listen::Store;
+use crate::probe::Probe;
+use crate::probe::sys::{self, ReaderFlag};
+use crate::process::Processes;
+use crate::signal::http;
+use crate::signal::metrics::Registry;
+use crate::signal::span::{Batch, Kind, Span};
+use crate::signal::tracer::Tracer;
+use crate::source::{LifecycleRecord, LifecycleRing, Opened, Rings};
+
+/// Records of one pass, at most: the state's lock is held for one pass.
+const PASS: usize = 16 * 1024;
+/// Between passes under load: long enough for a batch, short enough for a live view.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Passes without a record until the reader waits to be woken up.
+const IDLE_PASSES: u32 = 5;
+/// The longest wait for a wake-up: what has to be done by time is done then.
+const WAIT: Duration = Duration::from_millis(50);
+/// Between looks at held records, and between looks at everything, in nanoseconds.
+const SWEEP: u64 = 10_000_000;
+const SWEEP_ALL: u64 = 5_000_000_000;
+
+/// All state between the rings and the exporters.
+pub struct Engine {
+    pub connections: Connections,
+    pub processes: Processes,
+    pub tracer: Tracer,
+    pub registry: Registry,
+    pub probe: Probe,
+    pub stats: Stats,
+    ports: Ports,
+    exporters: Vec<ExportHandle>,
+    store: Arc<Store>,
+    finished: Vec<Finished>,
+    spans: Vec<Span>,
+    swept: MonoNanos,
+    swept_all: MonoNanos,
+}
+
+/// What the pipeline itself counts. Monotonic.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    pub segments: u64,
+    pub lifecycle: u64,
+    /// Records that no kernel side of this version writes.
+    pub malformed: u64,
+    /// Exchanges of processes or ports that are not selected.
+    pub not_selected: u64,
+    /// Requests that still waited for their response when the agent stopped.
+    pub unfinished: u64,
+}
+
+/// Which server ports are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Ports {
+    /// Empty: all.
+    pub keep: Vec<u16>,
+    pub leave: Vec<u16>,
+}
+
+impl Ports {
+    /// Whether exchanges with a server at this port are wanted; one of an unknown port only without a choice.
+    fn admit(&self, port: Option<u16>) -> bool {
+        match port {
+            Some(port) => (self.keep.is_empty() || self.keep.contains(&port)) && !self.leave.contains(&port),
+            None => self.keep.is_empty(),
+        }
+    }
+}
+
+/// The state, shared between the reader and those who look at it.
+pub type Shared = Arc<Mutex<Engine>>;
+
+/// Locks the state; a panic elsewhere does not make it unreadable.
+pub fn lock(shared: &Shared) -> std::sync::MutexGuard<'_, Engine> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Engine {
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "the parts, put together once")]
+    pub fn new(
+        connections: Connections,
+        processes: Processes,
+        tracer: Tracer,
+        registry: Registry,
+        probe: Probe,
+        ports: Ports,
+        exporters: Vec<ExportHandle>,
+        store: Arc<Store>,
+    ) -> Self {
+        Self {
+            connections,
+            processes,
+            tracer,
+            registry,
+            probe,
+            stats: Stats::default(),
+            ports,
+            exporters,
+            store,
+            finished: Vec::new(),
+            spans: Vec::new(),
+            swept: MonoNanos(0),
+            swept_all: MonoNanos(0),
+        }
+    }
+
+    /// The exporters, in the order given.
+    #[must_use]
+    pub fn exporters(&self) -> &[ExportHandle] {
+        &self.exporters
+    }
+
+    fn lifecycle(&mut self, record: LifecycleRecord, closings: &mut Vec<LifecycleRecord>) {
+        self.stats.lifecycle += 1;
+        match record {
+            LifecycleRecord::Open(opened) => {
+                // Read the process now: a short-lived one is gone in a moment.
+                self.processes.seen(opened.thread.tgid, &opened.comm, opened.at);
+                self.connections.open(&opened);
+            }
+            LifecycleRecord::ConnectFailed { connection, errno } => self.connect_failed(&connection, errno),
+            LifecycleRecord::SentAll(_) | LifecycleRecord::Closed(_) => closings.push(record),
+            LifecycleRecord::Exec { tgid, comm, filename, .. } => {
+                self.processes.executed(tgid, &comm, &filename);
+            }
+            LifecycleRecord::Exit { tgid, at } => self.processes.exited(tgid, at),
+        }
+    }
+
+    fn connect_failed(&mut self, connection: &Opened, errno: u32) {
+        let resource = self.processes.seen(connection.thread.tgid, &connection.comm, connection.at);
+        let resource = resource.filter(|_| self.ports.admit(Some(connection.endpoints.peer.port())));
+        let Some(resource) = resource else {
+            self.stats.not_selected += 1;
+            return;
+        };
+        self.spans.extend(self.tracer.connect_failed(connection, errno, &resource));
+    }
+
+    fn closing(&mut self, record: &LifecycleRecord) {
+        match record {
+            LifecycleRecord::SentAll(closed) => self.connections.sent_all(closed, &mut self.finished),
+            LifecycleRecord::Closed(closed) => self.connections.closed(closed, &mut self.finished),
+            _ => {}
+        }
+    }
+
+    /// Measures what has finished, and makes spans of it.
+    fn trace(&mut self) {
+        for finished in self.finished.drain(..) {
+            let exchange = &finished.exchange;
+            let resource = self.processes.of(exchange.request_thread.tgid, exchange.start);
+            let port = finished.endpoints.map(|endpoints| {
+                let kind = match exchange.request_direction {
+                    Direction::Ingress => Kind::Server,
+                    Direction::Egress => Kind::Client,
+                };
+                http::ends(kind, endpoints).0.port()
+            });
+            let Some(resource) = resource.filter(|_| self.ports.admit(port)) else {
+                self.stats.not_selected += 1;
+                continue;
+            };
+            self.spans.extend(self.tracer.exchange(finished, &resource, &mut self.registry));
+        }
+    }
+
+    /// Hands the spans made so far to every exporter.
+    fn flush(&mut self) {
+        if self.spans.is_empty() {
+            return;
+        }
+        let batch: Batch = Arc::new(std::mem::take(&mut self.spans));
+        for exporter in &self.exporters {
+            exporter.push(Arc::clone(&batch));
+        }
+        self.store.push(&batch);
+    }
+
+    /// What has to be done by time.
+    fn tick(&mut self) {
+        let now = sys::monotonic();
+        self.tracer.clock.refresh(now);
+        if now.since(self.swept) > SWEEP {
+            self.swept = now;
+            self.connections.sweep(now, &mut self.finished);
+        }
+        if now.since(self.swept_all) > SWEEP_ALL {
+            self.swept_all = now;
+            self.connections.sweep_all(now);
+            self.processes.sweep(now);
+            self.registry.sweep(self.tracer.clock.unix(now));
+        }
+        for (tgid, trace) in self.processes.newly_decided() {
+            self.probe.decide(tgid.0, trace);
+        }
+    }
+}
+
+/// Reads the rings until told to stop.
+pub struct Reader {
+    rings: Rings,
+    waiting: ReaderFlag,
+    shared: Shared,
+    /// Ends of connections whose last segments may still be in the other ring.
+    closings: Vec<LifecycleRecord>,
+}
+
+impl Reader {
+    #[must_use]
+    pub const fn new(rings: Rings, waiting: ReaderFlag, shared: Shared) -> Self {
+        Self { rings, waiting, shared, closings: Vec::new() }
+    }
+
+    /// Runs until `stop` is set and nothing is left in the rings: whoever sets it detaches the programs before.
+    pub fn run(mut self, stop: &AtomicBool) {
+        let mut idle = 0;
+        loop {
+            // Before the pass: what a detached program wrote is in the rings already.
+            let stopping = stop.load(Ordering::Acquire);
+            let records = self.pass();
+            if records > 0 {
+                idle = 0;
+                if records >= PASS {
+                    continue;
+                }
+            } else if stopping {
+                break;
+            } else {
+                idle += 1;
+            }
+            if idle < IDLE_PASSES {
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            self.waiting.set(true);
+            if self.pass() == 0 {
+                self.rings.wait(WAIT);
+            }
+            self.waiting.set(false);
+        }
+        let mut engine = lock(&self.shared);
+        engine.stats.unfinished = engine.connections.outstanding() as u64;
+        engine.flush();
+    }
+
+    /// Takes what is in the rings, at most [`PASS`] segments; how many records there were.
+    fn pass(&mut self) -> usize {
+        let Self { rings, shared, closings, .. } = self;
+        let mut engine = lock(shared);
+        let engine = &mut *engine;
+        let mut records = 0;
+        lifecycle(engine, &mut rings.lifecycle, closings, &mut records);
+        // Whatever these connections moved before they ended is in the ring of segments by now.
+        let ended = closings.len();
+        let mut emptied = false;
+        for _ in 0..PASS {
+            let more = rings.segments.take(|record| {
+                records += 1;
+                engine.stats.segments += 1;
+                let Ok(record) = record else {
+                    engine.stats.malformed += 1;
+                    return;
+                };
+                if !engine.connections.contains(record.conn) {
+                    // The kernel side announced it before its first segment.
+                    lifecycle(engine, &mut rings.lifecycle, closings, &mut 0);
+                }
+                engine.connections.segment(&record, &mut engine.finished);
+            });
+            if !more {
+                emptied = true;
+                break;
+            }
+            if engine.finished.len() >= 1024 {
+                engine.trace();
+            }
+        }
+        if emptied {
+            for record in closings.drain(..ended) {
+                engine.closing(&record);
+            }
+        }
+        engine.trace();
+        engine.tick();
+        engine.trace();
+        engine.flush();
+        records
+    }
+}
+
+fn lifecycle(engine: &mut Engine, ring: &mut LifecycleRing, closings: &mut Vec<LifecycleRecord>, records: &mut usize) {
+    while let Some(record) = ring.take() {
+        *records += 1;
+        match record {
+            Ok(record) => engine.lifecycle(record, closings),
+            Err(_) => engine.stats.malformed += 1,
+        }
+    }
+}

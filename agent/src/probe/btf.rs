@@ -1,0 +1,111 @@
+//! Where the running kernel keeps the fields that the kernel side reads: from its own type information (BTF).
+
+use std::path::Path;
+
+use agent_common::layout::Layout;
+use btf_rs::{Btf, Type};
+
+/// The kernel's type information.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Why offsets could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LayoutError {
+    #[error(
+        "the kernel has no type information at {VMLINUX}; it must be built with CONFIG_DEBUG_INFO_BTF=y (all current distributions do)"
+    )]
+    NoBtf,
+    #[error("cannot read the kernel's type information: {0}")]
+    Read(#[from] btf_rs::Error),
+    #[error("the kernel's type information has no field {structure}.{field}; this kernel is not supported")]
+    NoField { structure: &'static str, field: &'static str },
+}
+
+/// Reads all offsets.
+///
+/// # Errors
+/// When there is no type information, or a field is not in it.
+pub fn layout() -> Result<Layout, LayoutError> {
+    if !Path::new(VMLINUX).exists() {
+        return Err(LayoutError::NoBtf);
+    }
+    let btf = Btf::from_file(VMLINUX)?;
+    let at = |structure, field| offset(&btf, structure, field);
+    Ok(Layout {
+        task_files: at("task_struct", "files")?,
+        files_fdt: at("files_struct", "fdt")?,
+        fdtable_max_fds: at("fdtable", "max_fds")?,
+        fdtable_fd: at("fdtable", "fd")?,
+        file_private_data: at("file", "private_data")?,
+        file_inode: at("file", "f_inode")?,
+        inode_mode: at("inode", "i_mode")?,
+        socket_type: at("socket", "type")?,
+        socket_file: at("socket", "file")?,
+        socket_sk: at("socket", "sk")?,
+        sk_protocol: at("sock", "sk_protocol")?,
+        sk_err: at("sock", "sk_err")?,
+        skc_family: at("sock_common", "skc_family")?,
+        skc_daddr: at("sock_common", "skc_daddr")?,
+        skc_rcv_saddr: at("sock_common", "skc_rcv_saddr")?,
+        skc_dport: at("sock_common", "skc_dport")?,
+        skc_num: at("sock_common", "skc_num")?,
+        skc_v6_daddr: at("sock_common", "skc_v6_daddr")?,
+        skc_v6_rcv_saddr: at("sock_common", "skc_v6_rcv_saddr")?,
+        tcp_write_seq: at("tcp_sock", "write_seq")?,
+        tcp_copied_seq: at("tcp_sock", "copied_seq")?,
+        tcp_rcv_nxt: at("tcp_sock", "rcv_nxt")?,
+        skc_flags: at("sock_common", "skc_flags")?,
+    })
+}
+
+/// The offset of a field in octets, also when it stands in an unnamed structure or union inside.
+fn offset(btf: &Btf, structure: &'static str, field: &'static str) -> Result<u32, LayoutError> {
+    for candidate in btf.resolve_types_by_name(structure)? {
+        if let Type::Struct(fields) | Type::Union(fields) = candidate
+            && let Some(bits) = bit_offset(btf, &fields, field, 0)
+        {
+            return Ok(bits / 8);
+        }
+    }
+    Err(LayoutError::NoField { structure, field })
+}
+
+/// No structure of the kernel nests unnamed ones deeper.
+const DEPTH: u32 = 8;
+
+fn bit_offset(btf: &Btf, structure: &btf_rs::Struct, field: &str, depth: u32) -> Option<u32> {
+    for member in &structure.members {
+        match btf.resolve_name(member) {
+            Ok(name) if name == field => return Some(member.bit_offset()),
+            Ok(name) if !name.is_empty() => {}
+            _ if depth < DEPTH => {
+                if let Ok(Type::Struct(inner) | Type::Union(inner)) = btf.resolve_chained_type(member)
+                    && let Some(bits) = bit_offset(btf, &inner, field, depth + 1)
+                {
+                    return Some(member.bit_offset() + bits);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_of_the_running_kernel_are_found_and_differ() {
+        if !Path::new(VMLINUX).exists() {
+            println!("SKIPPED: no {VMLINUX}");
+            return;
+        }
+        let layout = layout().unwrap();
+        assert_eq!(layout.skc_daddr, 0, "the addresses come first, since sockets are looked up by them");
+        assert_eq!(layout.skc_rcv_saddr, 4);
+        assert_ne!(layout.tcp_write_seq, layout.tcp_copied_seq);
+        assert_ne!(layout.task_files, 0);
+        assert_ne!(layout.skc_v6_daddr, layout.skc_v6_rcv_saddr);
+    }
+}

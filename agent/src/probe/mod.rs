@@ -1,0 +1,194 @@
+//! Loads the kernel side and attaches it. Only this module and `source` know aya.
+
+pub mod btf;
+pub mod hooks;
+pub mod sys;
+
+use std::collections::BTreeMap;
+
+use agent_common::counter::Counter;
+use agent_common::layout::{Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCESS_TRACE, Setup};
+use agent_common::limits;
+use anyhow::Context as _;
+use aya::maps::{HashMap, MapData, PerCpuArray};
+use aya::programs::TracePoint;
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
+
+use self::hooks::{HOOKS, Hook, Need};
+use self::sys::{Hints, ReaderFlag};
+use crate::source::Rings;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/remora-ebpf"));
+
+/// How the kernel side is to be set up.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Octets of the ring of segments: a power of two, at least a page.
+    pub segment_ring: u32,
+    /// User space decides which processes are traced.
+    pub choose_processes: bool,
+    pub keep_ports: Vec<u16>,
+    pub leave_ports: Vec<u16>,
+}
+
+/// The kernel side, attached as long as this lives: the kernel detaches the programs when their descriptors close, so
+/// also when the agent is killed.
+pub struct Probe {
+    ebpf: Ebpf,
+    processes: HashMap<MapData, u32, u8>,
+    counters: PerCpuArray<MapData, u64>,
+    /// Optional hooks that could not be attached, and why.
+    pub missing: Vec<(Hook, String)>,
+}
+
+/// What the reader of the rings needs.
+pub struct Attached {
+    pub probe: Probe,
+    pub rings: Rings,
+    pub hints: Hints,
+    pub waiting: ReaderFlag,
+}
+
+/// Loads and attaches everything.
+///
+/// # Errors
+/// When the kernel refuses a map, a program or a required hook; the error names which one and why.
+pub fn attach(layout: &Layout, options: &Options) -> anyhow::Result<Attached> {
+    let mut ebpf = load(layout, options)?;
+    let mut missing = Vec::new();
+    let mut ports: HashMap<_, u16, u8> = HashMap::try_from(map(&mut ebpf, "PORTS")?)?;
+    for (list, value) in [(&options.keep_ports, PORT_KEEP), (&options.leave_ports, PORT_LEAVE)] {
+        for port in list {
+            ports.insert(port, value, 0).with_context(|| format!("cannot add port {port} to the filter"))?;
+        }
+    }
+    let processes = HashMap::try_from(map(&mut ebpf, "PROCESSES")?)?;
+    let counters = PerCpuArray::try_from(map(&mut ebpf, "COUNTERS")?)?;
+    let hints = Hints::map(map(&mut ebpf, "HINTS")?)?;
+    let waiting = ReaderFlag::map(map(&mut ebpf, "READER")?)?;
+    let rings = Rings::new(map(&mut ebpf, "SEGMENTS")?, map(&mut ebpf, "LIFECYCLE")?)?;
+    for hook in HOOKS {
+        if let Err(error) = attach_one(&mut ebpf, hook) {
+            match hook.need {
+                Need::Required => return Err(error),
+                Need::Optional(_) => missing.push((*hook, format!("{error:#}"))),
+            }
+        }
+    }
+    Ok(Attached { probe: Probe { ebpf, processes, counters, missing }, rings, hints, waiting })
+}
+
+/// Loads the object's maps and relocates its programs, without attaching any.
+fn load(layout: &Layout, options: &Options) -> anyhow::Result<Ebpf> {
+    let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?)?;
+    let setup = Setup {
+        agent: std::process::id(),
+        cpus,
+        choose_processes: options.choose_processes.into(),
+        keep_ports: (!options.keep_ports.is_empty()).into(),
+        leave_ports: (!options.leave_ports.is_empty()).into(),
+    };
+    let layout = sys::LayoutGlobal(*layout);
+    let setup = sys::SetupGlobal(setup);
+    EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::STATS)
+        .override_global("LAYOUT", &layout, true)
+        .override_global("SETUP", &setup, true)
+        .map_max_entries("SEGMENTS", options.segment_ring)
+        .map_max_entries("SCRATCH", cpus)
+        .load(OBJECT)
+        .context("cannot load the kernel side (CAP_BPF and CAP_PERFMON, or root, are needed)")
+}
+
+fn map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
+    ebpf.take_map(name).with_context(|| format!("the kernel side has no map {name}"))
+}
+
+/// Loads and attaches one program.
+fn attach_one(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
+    let program: &mut TracePoint = ebpf
+        .program_mut(hook.program)
+        .with_context(|| format!("the kernel side has no program {}", hook.program))?
+        .try_into()?;
+    program.load().with_context(|| format!("the kernel refuses the program {}", hook.program))?;
+    program
+        .attach(hook.category, hook.tracepoint)
+        .with_context(|| format!("cannot attach to the tracepoint {}:{}", hook.category, hook.tracepoint))?;
+    Ok(())
+}
+
+/// Tries each hook by itself, as `remora check` shows them: loads its program, attaches it, and lets go at once.
+///
+/// # Errors
+/// When the maps cannot be made, so that no hook can be tried.
+pub fn try_hooks(layout: &Layout) -> anyhow::Result<Vec<(Hook, anyhow::Result<()>)>> {
+    let options = Options { segment_ring: 64 * 1024, ..Options::default() };
+    let mut ebpf = load(layout, &options)?;
+    Ok(HOOKS.iter().map(|hook| (*hook, attach_one(&mut ebpf, hook))).collect())
+}
+
+/// What the kernel says a program has cost; only counted while `kernel.bpf_stats_enabled` is set.
+#[derive(Clone, Debug, Default)]
+pub struct ProgramCost {
+    pub runs: u64,
+    pub nanos: u64,
+}
+
+impl Probe {
+    /// The kernel side's counters, summed over the CPUs.
+    #[must_use]
+    pub fn counters(&self) -> Vec<(Counter, u64)> {
+        Counter::ALL
+            .iter()
+            .map(|counter| {
+                let sum = self.counters.get(&(*counter as u32), 0).map_or(0, |values| values.iter().sum());
+                (*counter, sum)
+            })
+            .collect()
+    }
+
+    /// Tells the kernel side whether a process is traced.
+    pub fn decide(&mut self, tgid: u32, trace: bool) {
+        // A full map forgets the oldest decision; the process is then captured and left out by user space.
+        let _ = self.processes.insert(tgid, if trace { PROCESS_TRACE } else { PROCESS_IGNORE }, 0);
+    }
+
+    /// The cost of each program so far.
+    #[must_use]
+    pub fn costs(&self) -> BTreeMap<&'static str, ProgramCost> {
+        let mut costs = BTreeMap::new();
+        for hook in HOOKS {
+            let Some(program) = self.ebpf.program(hook.program) else { continue };
+            let Ok(info) = program.info() else { continue };
+            let nanos = u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            costs.insert(hook.program, ProgramCost { runs: info.run_count(), nanos });
+        }
+        costs
+    }
+
+    /// Detaches all programs; what is in the rings stays readable.
+    pub fn detach(&mut self) {
+        for (_, program) in self.ebpf.programs_mut() {
+            if let Ok(program) = <&mut TracePoint>::try_from(program) {
+                let _ = program.unload();
+            }
+        }
+    }
+}
+
+/// The memory of the maps in octets, by what it is for. All are preallocated.
+#[must_use]
+pub fn map_octets(segment_ring: u32) -> [(&'static str, u64); 7] {
+    let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
+    // Keys and values as the kernel side declares them; an entry of a hash table has about 64 octets of the kernel's.
+    let hash = |entries: u32, octets: u64| u64::from(entries) * (octets + 64);
+    [
+        ("segments", segment_ring.into()),
+        ("lifecycle", limits::LIFECYCLE_RING.into()),
+        ("sockets", hash(limits::SOCKETS, 40)),
+        ("processes", hash(limits::PROCESSES, 16)),
+        ("entered", u64::from(limits::ENTERED) * 16),
+        ("hints", u64::from(limits::HINTS) * 24),
+        ("scratch", cpus * (2 * limits::CAPTURE as u64 + 88)),
+    ]
+}

@@ -1,0 +1,19 @@
+//! Who a process is: what a person would call it, what its resource says, and whether it is traced.
+//!
+//! [`read`] takes what `/proc` tells, once for each process; [`name`], [`container`] and [`environment`] make sense of
+//! it, [`resource`] puts it in the terms of the semantic conventions, [`filter`] is the user's choice, and [`Processes`]
+//! remembers all that. A process that ends before it can be read is called as its exec said.
+
+mod args;
+pub mod container;
+pub mod environment;
+pub mod filter;
+pub mod name;
+pub mod read;
+pub mod resource;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::table::Processes;

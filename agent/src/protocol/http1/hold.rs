@@ -1,0 +1,68 @@
+//! Segments of responses that reached us before their request did: the two may come from different threads.
+
+use std::collections::VecDeque;
+
+use agent_common::ids::MonoNanos;
+
+use super::{Limits, SECOND};
+use crate::protocol::{Segment, Thread};
+
+#[derive(Debug)]
+pub(super) struct Held {
+    at: MonoNanos,
+    thread: Thread,
+    octets: Vec<u8>,
+    missing: u64,
+    tail: Vec<u8>,
+}
+
+impl Held {
+    pub(super) fn as_segment(&self) -> Segment<'_> {
+        Segment { at: self.at, thread: self.thread, octets: &self.octets, missing: self.missing, tail: &self.tail }
+    }
+}
+
+/// A short queue of segments.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    queue: VecDeque<Held>,
+    octets: usize,
+}
+
+impl Hold {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    pub(super) fn push(&mut self, segment: &Segment<'_>) {
+        self.octets += segment.octets.len() + segment.tail.len();
+        self.queue.push_back(Held {
+            at: segment.at,
+            thread: segment.thread,
+            octets: segment.octets.to_vec(),
+            missing: segment.missing,
+            tail: segment.tail.to_vec(),
+        });
+    }
+
+    /// Whether `more` octets in one more segment stay within the limits.
+    pub(super) fn has_room(&self, more: usize, limits: &Limits) -> bool {
+        self.queue.len() < limits.held_segments && self.octets.saturating_add(more) <= limits.held_octets
+    }
+
+    /// Whether the oldest has waited too long at `now`.
+    pub(super) fn is_stale(&self, now: MonoNanos) -> bool {
+        self.queue.front().is_some_and(|oldest| now.since(oldest.at) > SECOND)
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<Held> {
+        self.octets = 0;
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Puts what was taken and not read back behind what was held since.
+    pub(super) fn extend(&mut self, later: VecDeque<Held>) {
+        self.octets += later.iter().map(|held| held.octets.len() + held.tail.len()).sum::<usize>();
+        self.queue.extend(later);
+    }
+}

@@ -1,0 +1,57 @@
+//! What an HTTP/1.x exchange tells, as far as it was seen.
+
+use crate::protocol::context::TraceContext;
+
+/// The request methods that HTTP's semantic conventions know (RFC 9110, section 9; RFC 5789; RFC 10008 for QUERY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    Connect,
+    Delete,
+    Get,
+    Head,
+    Options,
+    Patch,
+    Post,
+    Put,
+    Query,
+    Trace,
+    /// Any other token: `_OTHER`, the token itself stands in `HttpMessage::method_original`.
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Version {
+    Http10,
+    Http11,
+}
+
+/// One header field kept because the user asked for it: the name in lower case, the values in order.
+pub type CapturedHeader = (Box<str>, Vec<Box<str>>);
+
+/// A request and its response. Text that is no UTF-8 has U+FFFD in place of what is not.
+#[derive(Clone, Debug)]
+pub struct HttpMessage {
+    pub method: Method,
+    /// The method as sent, when it is [`Method::Other`].
+    pub method_original: Option<Box<str>>,
+    /// The request target as sent: origin, absolute, authority or asterisk form (RFC 9112, section 3.2).
+    pub target: Box<str>,
+    pub version: Version,
+    /// `Host`, as sent.
+    pub host: Option<Box<str>>,
+    pub user_agent: Option<Box<str>>,
+    /// The status of the final response, 100 to 999; `None` without a response.
+    pub status: Option<u16>,
+    /// Octets of the request's content as transferred, without chunk framing; `None` when not known for certain.
+    pub request_body: Option<u64>,
+    pub response_body: Option<u64>,
+    /// All octets of the request, head and framing included; of a partial exchange, those known of.
+    pub request_size: u64,
+    /// All octets of the response, head and framing included, interim responses not; of a partial exchange, those known
+    /// of.
+    pub response_size: u64,
+    /// Trace context that the request carried.
+    pub context: Option<TraceContext>,
+    pub request_headers: Vec<CapturedHeader>,
+    pub response_headers: Vec<CapturedHeader>,
+}

@@ -1,0 +1,489 @@
+//! Which response answers which request.
+//!
+//! Responses come in the order of their requests (RFC 9112, section 9.3), so while every message of both directions has
+//! been seen, counting is enough. After a loss, or when the agent came later than the connection, the count is not
+//! known, and a wrong one would pair every later response with a wrong request. [`Trust`] keeps what a connection's past
+//! says about that; without enough of it nothing is paired until the connection has been idle for a while, or has
+//! answered all that was asked several times in a row.
+//!
+//! Whatever the trust, a response never starts before its request: both times are taken in the one process observed.
+
+use std::collections::VecDeque;
+
+use agent_common::ids::{Direction, MonoNanos};
+
+use super::Limits;
+use super::body::Framing;
+use super::head::{RequestHead, ResponseHead};
+use super::loss::{Loss, Stats};
+use super::message::{HttpMessage, Method};
+use super::start_line::Kind;
+use super::trust::Trust;
+use crate::protocol::{Exchange, Failure, Thread};
+
+/// How much of a request has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    Receiving,
+    Complete,
+    /// Its end cannot be told.
+    Unknown,
+}
+
+/// A request without a complete response, or itself not complete.
+#[derive(Debug)]
+struct Pending {
+    exchange: Exchange,
+    request: Progress,
+    answered: bool,
+    may_switch: bool,
+    /// Octets of memory its texts take.
+    weight: usize,
+}
+
+/// Whose response is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reply {
+    None,
+    /// That of the first pending request.
+    Paired,
+    Unmatched,
+}
+
+/// A head that has been read: its place in time, and how it was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Begun {
+    pub(super) start: MonoNanos,
+    /// The segment with the head's last octet.
+    pub(super) end: MonoNanos,
+    pub(super) thread: Thread,
+    pub(super) size: u64,
+    /// It was found by searching after a loss.
+    pub(super) resynchronised: bool,
+    /// Only its beginning was captured.
+    pub(super) partial: bool,
+}
+
+/// What a response's head means for the octets after it.
+pub(super) struct Answer {
+    pub(super) framing: Framing,
+    /// The request is not known, and so not whether the content announced follows.
+    pub(super) doubtful_content: bool,
+    /// The connection goes on in another protocol.
+    pub(super) switches: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Pairing {
+    pending: VecDeque<Pending>,
+    weight: usize,
+    limits: Limits,
+    /// The last of `pending` is still being received.
+    request_open: bool,
+    reply: Reply,
+    trust: Trust,
+    /// Responses to come that answer requests dropped for their number.
+    skip: u64,
+    /// Requests sent before are answered, as far as it matters: by a response paired with none, or one not seen.
+    settled_until: MonoNanos,
+    /// Until then more than one response may have gone by unseen.
+    hazy_until: Option<MonoNanos>,
+    /// A request may have gone by unseen.
+    requests_hazy: bool,
+    exchanged: bool,
+    pub(super) stats: Stats,
+}
+
+impl Pairing {
+    pub(super) fn new(fresh: bool, limits: Limits) -> Self {
+        Self {
+            pending: VecDeque::new(),
+            weight: 0,
+            limits,
+            request_open: false,
+            reply: Reply::None,
+            trust: Trust::new(fresh),
+            skip: 0,
+            settled_until: MonoNanos(0),
+            hazy_until: None,
+            requests_hazy: false,
+            exchanged: false,
+            stats: Stats::default(),
+        }
+    }
+
+    /// The method of the oldest request that is outstanding.
+    pub(super) fn oldest_method(&self) -> Option<Method> {
+        self.pending.front().map(|pending| pending.exchange.http.method)
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether a request waits for a response of which nothing was seen yet.
+    pub(super) fn awaits_response(&self) -> bool {
+        self.skip > 0 || self.pending.front().is_some_and(|front| front.exchange.response_start.is_none())
+    }
+
+    /// Whether a response without a request is worth keeping until its request is there.
+    pub(super) fn may_hold(&self) -> bool {
+        !self.trust.is_in_doubt() && !self.awaits_response()
+    }
+
+    /// Whether the newest request may be followed by another protocol.
+    pub(super) fn may_switch(&self) -> bool {
+        self.pending.back().is_some_and(|back| back.may_switch)
+    }
+
+    pub(super) fn is_lean(&self) -> bool {
+        self.trust.is_lean()
+    }
+
+    /// Whether requests are outstanding whose response has not begun.
+    pub(super) fn has_bystanders(&self) -> bool {
+        self.pending.len() > usize::from(self.reply == Reply::Paired)
+    }
+
+    /// Whether an exchange was ever complete here.
+    pub(super) fn has_exchanged(&self) -> bool {
+        self.exchanged
+    }
+
+    /// Whether a new request proves that those before it are answered.
+    pub(super) fn is_sequential(&self) -> bool {
+        self.trust.is_sequential()
+    }
+
+    /// A request's head was read. `after_pause`: nothing went either way for a while before it.
+    pub(super) fn request(&mut self, begun: Begun, head: RequestHead, direction: Direction, after_pause: bool) {
+        self.stats.requests += 1;
+        self.request_open = false;
+        if let Some(until) = self.hazy_until.take()
+            && begun.start < until
+        {
+            self.degrade();
+            self.stats.lose(Loss::UncertainRequest);
+            return;
+        }
+        if self.trust.is_in_doubt() && !self.trust.request_in_doubt(begun.start, after_pause && self.pending.is_empty())
+        {
+            self.stats.lose(Loss::UncertainRequest);
+            return;
+        }
+        if begun.start < self.settled_until {
+            self.stats.lose(Loss::UncertainRequest);
+            return;
+        }
+        if let Some(back) = self.pending.back()
+            && back.request == Progress::Complete
+            && (back.exchange.start, back.exchange.request_thread) == (begun.start, begun.thread)
+        {
+            // Two requests in one system call.
+            self.trust.note_pipelining();
+        }
+        self.trust.note_head(begun.size, begun.partial);
+        let weight = weight(&head.message);
+        self.weight += weight;
+        self.pending.push_back(Pending {
+            exchange: Exchange {
+                request_direction: direction,
+                request_thread: begun.thread,
+                start: begun.start,
+                request_end: begun.end,
+                response_start: None,
+                response_thread: None,
+                end: begun.end,
+                failure: None,
+                partial: begun.partial,
+                http: HttpMessage { request_size: begun.size, ..head.message },
+            },
+            request: Progress::Receiving,
+            answered: false,
+            may_switch: head.may_switch,
+            weight,
+        });
+        self.request_open = true;
+        while self.pending.len() > self.limits.outstanding.max(1)
+            || (self.weight > self.limits.outstanding_octets && self.pending.len() > 1)
+        {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.pending.pop_front() else { return };
+        self.weight = self.weight.saturating_sub(oldest.weight);
+        self.stats.lose(Loss::PipelineLimit);
+        match self.reply {
+            Reply::Paired => self.reply = Reply::Unmatched,
+            // Its response is still to come, and belongs to no request kept.
+            _ if !oldest.answered => self.skip += 1,
+            _ => {}
+        }
+    }
+
+    /// More octets of the request being received.
+    pub(super) fn request_octets(&mut self, octets: u64, at: MonoNanos) {
+        if self.request_open
+            && let Some(back) = self.pending.back_mut()
+        {
+            back.exchange.request_end = at;
+            back.exchange.http.request_size = back.exchange.http.request_size.saturating_add(octets);
+        }
+    }
+
+    /// The request being received has ended. `content` is its number of octets when all were counted.
+    pub(super) fn request_done(&mut self, content: Option<u64>, out: &mut impl FnMut(Exchange)) {
+        if std::mem::take(&mut self.request_open)
+            && let Some(back) = self.pending.back_mut()
+        {
+            back.request = Progress::Complete;
+            back.exchange.http.request_body = content;
+            back.exchange.partial |= content.is_none();
+            if back.answered {
+                self.emit(out);
+            }
+        }
+    }
+
+    /// The end of the request being received cannot be told any more.
+    pub(super) fn request_cut(&mut self, out: &mut impl FnMut(Exchange)) {
+        if self.request_open
+            && let Some(back) = self.pending.back_mut()
+        {
+            back.request = Progress::Unknown;
+            back.exchange.partial = true;
+            if back.answered {
+                self.emit(out);
+            }
+        }
+    }
+
+    /// A final response's head was read.
+    pub(super) fn response(&mut self, begun: Begun, head: ResponseHead) -> Answer {
+        let ResponseHead { status, framing, headers } = head;
+        let empty = matches!(status, 100..=199 | 204 | 304);
+        let framing = if empty { Framing::Length(0) } else { framing };
+        self.hazy_until = None;
+        let overlaps = self.pending.get(1).is_some_and(|next| next.exchange.start < begun.start);
+        if overlaps && self.trust.rests_on_order() {
+            self.doubt();
+        }
+        let unmatched = |framing| Answer { framing, doubtful_content: !empty, switches: false };
+        if self.skip > 0 {
+            self.skip -= 1;
+            self.reply = Reply::Unmatched;
+            return unmatched(framing);
+        }
+        let front = self
+            .pending
+            .front_mut()
+            .filter(|front| front.exchange.response_start.is_none() && front.exchange.start <= begun.start);
+        let Some(front) = front else {
+            self.reply = Reply::Unmatched;
+            self.settled_until = self.settled_until.max(begun.start);
+            self.stats.lose(Loss::UnmatchedResponse);
+            let surprising = self.trust.rests_on_count() && !begun.resynchronised;
+            if surprising || self.requests_hazy {
+                // One response too many: what was paired so far may have been off by it.
+                self.doubt();
+            }
+            return unmatched(framing);
+        };
+        self.reply = Reply::Paired;
+        let exchange = &mut front.exchange;
+        exchange.response_start = Some(begun.start);
+        exchange.response_thread = Some(begun.thread);
+        exchange.end = begun.end;
+        exchange.partial |= begun.partial;
+        exchange.http.status = Some(status);
+        exchange.http.response_size = begun.size;
+        exchange.http.response_headers = headers;
+        let tunnel = exchange.http.method == Method::Connect && (200..=299).contains(&status);
+        let switches = status == 101 || tunnel;
+        let empty = switches || exchange.http.method == Method::Head;
+        self.trust.note_head(begun.size, begun.partial);
+        Answer { framing: if empty { Framing::Length(0) } else { framing }, doubtful_content: false, switches }
+    }
+
+    /// More octets of the response being read.
+    pub(super) fn response_octets(&mut self, octets: u64) {
+        if self.reply == Reply::Paired
+            && let Some(front) = self.pending.front_mut()
+        {
+            front.exchange.http.response_size = front.exchange.http.response_size.saturating_add(octets);
+        }
+    }
+
+    /// The response being read ended at `at`. `content` is its number of octets when all were counted.
+    pub(super) fn response_done(&mut self, content: Option<u64>, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
+        match std::mem::replace(&mut self.reply, Reply::None) {
+            Reply::None => {}
+            Reply::Unmatched => {
+                self.trust.note_unmatched(at, self.pending.is_empty());
+            }
+            Reply::Paired => {
+                let pipelined = self.pending.get(1).is_some_and(|next| next.exchange.start < at);
+                if pipelined && self.trust.rests_on_order() {
+                    self.doubt();
+                    return;
+                }
+                self.trust.note_pair(at, pipelined);
+                let Some(front) = self.pending.front_mut() else { return };
+                front.answered = true;
+                front.exchange.end = at;
+                front.exchange.http.response_body = content;
+                front.exchange.partial |= content.is_none();
+                if front.request != Progress::Receiving {
+                    self.emit(out);
+                }
+            }
+        }
+    }
+
+    /// The end of a response came into sight again at `at`, but not what went before: other responses may have.
+    pub(super) fn response_reappeared(&mut self, at: MonoNanos) {
+        if self.has_bystanders() {
+            self.responses_lost(at);
+        } else {
+            // Decided by when the next request comes: nothing can have answered it before it was sent.
+            self.hazy_until = Some(at);
+        }
+    }
+
+    /// The end of a chunked request came into sight again, but not what went before. Another request may have, if it was
+    /// chunked too; but clients do not pipeline after an upload (RFC 9112, section 9.3.2), so that is believed only of
+    /// one that has pipelined, or once there is a response too many.
+    pub(super) fn request_reappeared(&mut self) {
+        if self.trust.has_pipelined() {
+            self.degrade();
+        }
+        self.requests_hazy = true;
+    }
+
+    /// An unknown number of requests may have gone by unseen. Those seen before are still answered in order.
+    pub(super) fn requests_lost(&mut self) {
+        self.degrade();
+    }
+
+    /// An unknown number of responses may have gone by unseen until `until`, so no request sent before is certain to get
+    /// its own any more; but one whose response has begun keeps it.
+    pub(super) fn responses_lost(&mut self, until: MonoNanos) {
+        self.settled_until = self.settled_until.max(until);
+        let keep = usize::from(self.reply == Reply::Paired);
+        self.drop_pending(keep, Loss::UnansweredRequest);
+        self.skip = 0;
+        self.degrade();
+    }
+
+    /// Octets of a response went by whose beginning was not seen.
+    pub(super) fn response_overlooked(&mut self, at: MonoNanos) {
+        // A client that waits for its responses has asked for this one with the first of its outstanding requests, so
+        // none is to come for that. Of a client that does not wait, nothing is certain any more.
+        if self.awaits_response() && self.pending.front().is_some_and(|front| front.exchange.start <= at) {
+            self.responses_lost(at);
+        }
+    }
+
+    /// Something of the message being read was not seen.
+    pub(super) fn mark_partial(&mut self, kind: Option<Kind>) {
+        let pending = match kind {
+            Some(Kind::Request) if self.request_open => self.pending.back_mut(),
+            Some(Kind::Response) if self.reply == Reply::Paired => self.pending.front_mut(),
+            _ => None,
+        };
+        if let Some(pending) = pending {
+            pending.exchange.partial = true;
+        }
+    }
+
+    /// Everything outstanding ends at `at` by `failure`, but what is complete apart from its request. When responses
+    /// may have been overlooked since `overlooked`, the requests before that may have succeeded, so they are only
+    /// counted.
+    pub(super) fn fail(
+        &mut self,
+        failure: Failure,
+        at: MonoNanos,
+        overlooked: Option<MonoNanos>,
+        out: &mut impl FnMut(Exchange),
+    ) {
+        self.reply = Reply::None;
+        while let Some(front) = self.pending.front_mut() {
+            let exchange = &mut front.exchange;
+            if front.answered {
+                exchange.partial = true;
+            } else if exchange.response_start.is_none() && overlooked.is_some_and(|last| exchange.start <= last) {
+                self.drop_pending(0, Loss::UnansweredRequest);
+                return;
+            } else {
+                exchange.failure = Some(failure);
+                exchange.end = at;
+                exchange.partial |= front.request == Progress::Unknown;
+            }
+            self.emit(out);
+        }
+    }
+
+    /// The connection is no longer followed.
+    pub(super) fn abandon(&mut self) {
+        self.drop_pending(0, Loss::UncertainRequest);
+    }
+
+    fn emit(&mut self, out: &mut impl FnMut(Exchange)) {
+        let Some(front) = self.pending.pop_front() else { return };
+        self.weight = self.weight.saturating_sub(front.weight);
+        if self.pending.is_empty() {
+            self.request_open = false;
+        }
+        self.exchanged |= front.exchange.failure.is_none();
+        self.stats.exchanges += 1;
+        out(front.exchange);
+    }
+
+    fn drop_pending(&mut self, keep: usize, loss: Loss) {
+        if keep == 0 && self.reply == Reply::Paired {
+            self.reply = Reply::Unmatched;
+        }
+        while self.pending.len() > keep {
+            // The newest was the one being received.
+            self.request_open = false;
+            if let Some(dropped) = self.pending.pop_back() {
+                self.weight = self.weight.saturating_sub(dropped.weight);
+                self.stats.lose(loss);
+            }
+        }
+    }
+
+    /// Messages were lost.
+    fn degrade(&mut self) {
+        self.hazy_until = None;
+        self.requests_hazy = false;
+        self.trust.degrade();
+    }
+
+    /// What was assumed has proved wrong, so what is outstanding is uncertain.
+    fn doubt(&mut self) {
+        self.drop_pending(0, Loss::UncertainRequest);
+        self.skip = 0;
+        self.hazy_until = None;
+        self.requests_hazy = false;
+        self.trust.doubt();
+    }
+}
+
+/// About how many octets of memory a request's texts take.
+fn weight(message: &HttpMessage) -> usize {
+    let optional = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+    let captured: usize = message
+        .request_headers
+        .iter()
+        .map(|(name, values)| name.len() + values.iter().map(|value| value.len()).sum::<usize>())
+        .sum();
+    message.target.len()
+        + optional(&message.method_original)
+        + optional(&message.host)
+        + optional(&message.user_agent)
+        + message.context.as_ref().map_or(0, |context| optional(&context.trace_state))
+        + captured
+}

@@ -1,0 +1,111 @@
+//! Protocol parsers: octets and times in, exchanges out. Nothing here reads a socket, a clock or a map.
+//!
+//! A connection's owner (`conn`) puts the octets of each direction in order and feeds them to a [`Follower`], which
+//! knows how requests and responses of one protocol pair up. A new protocol is one folder and one line in [`Follower`].
+
+pub mod context;
+pub mod http1;
+
+use std::num::NonZeroU64;
+
+use agent_common::ids::{Direction, MonoNanos, Tgid, Tid};
+
+use self::http1::HttpMessage;
+
+/// A run of payload octets of one direction, following directly on what the same direction brought before.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    /// When the octets were handed to the kernel (egress: entry of the call) or to the process (ingress: its return).
+    pub at: MonoNanos,
+    /// The thread that made the call.
+    pub thread: Thread,
+    /// What was captured of the run, from its first octet on.
+    pub octets: &'a [u8],
+    /// How many octets of the run follow `octets` without having been captured.
+    pub missing: u64,
+    /// The last octets of those `missing` (so never longer than `missing`); empty when none were kept.
+    pub tail: &'a [u8],
+}
+
+/// Who made a system call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thread {
+    pub tgid: Tgid,
+    pub tid: Tid,
+}
+
+/// Why one direction of a connection brings no more octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The sender of this direction closed it in order (FIN).
+    Closed,
+    /// The connection was reset, by either side or by the network; the errno when the kernel named one.
+    Reset { errno: Option<NonZeroU16> },
+    /// The kernel gave up on the peer (`ETIMEDOUT`).
+    TimedOut,
+}
+
+pub use std::num::NonZeroU16;
+
+/// A request with its response, or with the reason why there is none.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The way the request went: egress means that the observed process is the client.
+    pub request_direction: Direction,
+    /// The thread that sent or received the request's first octet.
+    pub request_thread: Thread,
+    /// The request's first octet.
+    pub start: MonoNanos,
+    /// The request's last octet, as far as it was seen.
+    pub request_end: MonoNanos,
+    /// The first octet of the final response (interim 1xx responses do not count).
+    pub response_start: Option<MonoNanos>,
+    /// The thread that sent or received the response's first octet.
+    pub response_thread: Option<Thread>,
+    /// The response's last octet; where there was none, when the exchange ended.
+    pub end: MonoNanos,
+    /// Why the exchange did not complete, when it did not.
+    pub failure: Option<Failure>,
+    /// Something of it was not seen: a head cut short, octets lost. What is given is right; what is not, unknown.
+    pub partial: bool,
+    pub http: HttpMessage,
+}
+
+/// How an exchange failed below the application's own status codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The server's side closed before the response was complete.
+    ServerClosed,
+    /// The client's side closed before the response was complete: it gave up waiting, or died.
+    ClientClosed,
+    /// The connection was reset.
+    Reset,
+    /// The kernel gave up on the peer.
+    TimedOut,
+}
+
+/// What the kernel side may leave out from now on, in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Want {
+    /// So many octets from the current position on are body whose content does not matter.
+    pub skip: Option<NonZeroU64>,
+    /// The first 2 KiB and the tail of each call are enough: heads here are small and nothing is pipelined.
+    pub lean: bool,
+}
+
+/// What became of a connection after some octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is followed.
+    Follow,
+    /// It is not, or no longer, this protocol: its octets need not be captured.
+    Ignore(IgnoreReason),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IgnoreReason {
+    /// It never was this protocol.
+    NotThisProtocol,
+    /// It was, and was switched to another (101, or a CONNECT tunnel).
+    Upgraded,
+}

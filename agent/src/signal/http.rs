@@ -1,0 +1,311 @@
+//! HTTP exchanges in the terms of OpenTelemetry's semantic conventions, version 1.42.0, "HTTP spans" (stable).
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use opentelemetry_semantic_conventions::attribute as key;
+
+use super::attribute::AttributeSink;
+use super::redact;
+use super::span::{ConnectDetail, Endpoints, HttpDetail, Kind, Status};
+use crate::protocol::http1::{HttpMessage, Method, Version};
+use crate::protocol::{Exchange, Failure};
+
+/// The schema that all attribute and metric names follow.
+pub const SCHEMA_URL: &str = opentelemetry_semantic_conventions::SCHEMA_URL;
+
+/// The time from a request's first octet to the response's first, in seconds.
+const TIME_TO_FIRST_OCTET: &str = "remora.time_to_first_octet";
+/// Set when part of the exchange was not seen.
+const PARTIAL: &str = "remora.partial";
+
+/// The value of `http.request.method`.
+#[must_use]
+pub const fn method_name(method: Method) -> &'static str {
+    match method {
+        Method::Connect => "CONNECT",
+        Method::Delete => "DELETE",
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Options => "OPTIONS",
+        Method::Patch => "PATCH",
+        Method::Post => "POST",
+        Method::Put => "PUT",
+        Method::Query => "QUERY",
+        Method::Trace => "TRACE",
+        Method::Other => "_OTHER",
+    }
+}
+
+/// The value of `network.protocol.version`.
+#[must_use]
+pub const fn version_name(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "1.0",
+        Version::Http11 => "1.1",
+    }
+}
+
+/// The value of `error.type`: how the exchange failed, or the status when that is an error for `kind`.
+#[must_use]
+pub fn error_type(kind: Kind, exchange: &Exchange) -> Option<&'static str> {
+    match exchange.failure {
+        Some(Failure::ServerClosed) => Some("server_closed"),
+        Some(Failure::ClientClosed) => Some("client_closed"),
+        Some(Failure::Reset) => Some("connection_reset"),
+        Some(Failure::TimedOut) => Some("timeout"),
+        None => {
+            let status = exchange.http.status?;
+            let least = match kind {
+                Kind::Server => 500,
+                Kind::Client => 400,
+            };
+            (status >= least).then(|| status_name(status))
+        }
+    }
+}
+
+/// `Error` when there is an `error.type`, `Unset` otherwise, as the conventions ask of instrumentation.
+#[must_use]
+pub fn status(kind: Kind, exchange: &Exchange) -> Status {
+    if error_type(kind, exchange).is_some() { Status::Error } else { Status::Unset }
+}
+
+/// The span's name: method and route, or the method alone (`HTTP` for an unknown one).
+#[must_use]
+pub fn span_name(http: &HttpMessage, route: Option<&str>) -> Box<str> {
+    let method = match http.method {
+        Method::Other => "HTTP",
+        method => method_name(method),
+    };
+    match route {
+        Some(route) => [method, " ", route].concat().into(),
+        None => method.into(),
+    }
+}
+
+/// Path and query of a request target; neither for the authority form. The asterisk form counts as a path.
+#[must_use]
+pub fn path_and_query(target: &str) -> (Option<&str>, Option<&str>) {
+    // The search for a scheme is left out where there can be none.
+    let absolute = if target.starts_with('/') { None } else { target.split_once("://") };
+    let origin = match absolute {
+        Some((scheme, rest)) if !scheme.contains(['/', '?']) => match rest.find(['/', '?']) {
+            Some(at) => rest.get(at..).unwrap_or(""),
+            None => "/",
+        },
+        _ if target.starts_with(['/', '*']) => target,
+        _ => return (None, None),
+    };
+    let origin = origin.split_once('#').map_or(origin, |(before, _)| before);
+    match origin.split_once('?') {
+        Some(("", query)) => (Some("/"), Some(query)),
+        Some((path, query)) => (Some(path), Some(query)),
+        None => (Some(origin), None),
+    }
+}
+
+/// The authority a request names: of an absolute target, of CONNECT's target, or of `Host`.
+pub(super) fn authority(http: &HttpMessage) -> Option<&str> {
+    let absolute = if http.target.starts_with('/') { None } else { http.target.split_once("://") };
+    let of_target = match absolute {
+        Some((scheme, rest)) if !scheme.contains(['/', '?']) => Some(rest.split(['/', '?']).next().unwrap_or(rest)),
+        _ if http.method == Method::Connect => Some(&*http.target),
+        _ => None,
+    };
+    of_target.or(http.host.as_deref()).map(redact::authority).filter(|authority| !authority.is_empty())
+}
+
+/// Host and port of an authority; an IPv6 address without its brackets.
+fn split_authority(authority: &str) -> (&str, Option<u16>) {
+    if let Some(rest) = authority.strip_prefix('[') {
+        return match rest.split_once(']') {
+            Some((host, port)) => (host, port.strip_prefix(':').and_then(|port| port.parse().ok())),
+            None => (authority, None),
+        };
+    }
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()),
+        _ => (authority, None),
+    }
+}
+
+/// The server's name and port: what the request asked for, else the socket's server end.
+#[must_use]
+pub fn server(http: &HttpMessage, end: Option<SocketAddr>) -> (Option<String>, Option<u16>) {
+    match authority(http) {
+        Some(authority) => {
+            let (host, port) = split_authority(authority);
+            // Where the request names no port, the socket's is what is known for certain.
+            (Some(host.to_owned()), port.or_else(|| end.map(|end| end.port())))
+        }
+        None => (end.map(|end| end.ip().to_canonical().to_string()), end.map(|end| end.port())),
+    }
+}
+
+/// Server and client end of a socket, by which side the observed process is.
+#[must_use]
+pub fn ends(kind: Kind, endpoints: Endpoints) -> (SocketAddr, SocketAddr) {
+    match kind {
+        Kind::Server => (endpoints.local, endpoints.peer),
+        Kind::Client => (endpoints.peer, endpoints.local),
+    }
+}
+
+/// Hands the attributes of an HTTP span to `sink`.
+pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl AttributeSink) {
+    let HttpDetail { exchange, endpoints, route } = detail;
+    let http = &exchange.http;
+    sink.str(key::HTTP_REQUEST_METHOD, method_name(http.method));
+    if let Some(original) = &http.method_original {
+        sink.str(key::HTTP_REQUEST_METHOD_ORIGINAL, original);
+    }
+    let (path, query) = path_and_query(&http.target);
+    let query = query.map(redact::query);
+    if let Some(path) = path {
+        sink.str(key::URL_PATH, path);
+    }
+    if let Some(query) = &query {
+        sink.str(key::URL_QUERY, query);
+    }
+    sink.str(key::URL_SCHEME, "http");
+    if let Some(route) = route {
+        match kind {
+            Kind::Server => sink.str(key::HTTP_ROUTE, route),
+            Kind::Client => sink.str(key::URL_TEMPLATE, route),
+        }
+    }
+    let ends = endpoints.map(|endpoints| ends(kind, endpoints));
+    let (address, port) = server(http, ends.map(|(server, _)| server));
+    if kind == Kind::Client {
+        full_url(address.as_deref(), port, path, query.as_deref(), sink);
+    }
+    if let Some(address) = &address {
+        sink.str(key::SERVER_ADDRESS, address);
+    }
+    if let Some(port) = port {
+        sink.int(key::SERVER_PORT, port.into());
+    }
+    if let Some(endpoints) = endpoints {
+        network(*endpoints, sink);
+        if kind == Kind::Server {
+            sink.str(key::CLIENT_ADDRESS, ip_text(endpoints.peer.ip().to_canonical(), &mut [0; 45]));
+            sink.int(key::CLIENT_PORT, endpoints.peer.port().into());
+        }
+    }
+    sink.str(key::NETWORK_PROTOCOL_VERSION, version_name(http.version));
+    if let Some(agent) = &http.user_agent {
+        sink.str(key::USER_AGENT_ORIGINAL, agent);
+    }
+    if let Some(status) = http.status {
+        sink.int(key::HTTP_RESPONSE_STATUS_CODE, status.into());
+    }
+    if let Some(error) = error_type(kind, exchange) {
+        sink.str(key::ERROR_TYPE, error);
+    }
+    let sizes = [
+        (key::HTTP_REQUEST_BODY_SIZE, http.request_body),
+        (key::HTTP_RESPONSE_BODY_SIZE, http.response_body),
+        (key::HTTP_REQUEST_SIZE, Some(http.request_size)),
+        (key::HTTP_RESPONSE_SIZE, http.status.map(|_| http.response_size)),
+    ];
+    for (key, size) in sizes {
+        if let Some(size) = size.and_then(|size| i64::try_from(size).ok()) {
+            sink.int(key, size);
+        }
+    }
+    for (prefix, headers) in
+        [("http.request.header.", &http.request_headers), ("http.response.header.", &http.response_headers)]
+    {
+        for (name, values) in headers {
+            let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
+            sink.strs(&[prefix, name].concat(), &values);
+        }
+    }
+    if let Some(first) = exchange.response_start {
+        #[expect(clippy::cast_precision_loss, reason = "a double holds whole nanoseconds for 104 days")]
+        sink.double(TIME_TO_FIRST_OCTET, first.since(exchange.start) as f64 / 1e9);
+    }
+    if exchange.partial {
+        sink.bool(PARTIAL, true);
+    }
+}
+
+/// Hands the attributes of a connection that could not be made to `sink`.
+pub(super) fn connect_attributes(detail: &ConnectDetail, sink: &mut impl AttributeSink) {
+    let address = detail.peer.ip().to_canonical().to_string();
+    sink.str(key::SERVER_ADDRESS, &address);
+    sink.int(key::SERVER_PORT, detail.peer.port().into());
+    sink.str(key::NETWORK_PEER_ADDRESS, &address);
+    sink.int(key::NETWORK_PEER_PORT, detail.peer.port().into());
+    sink.str(key::NETWORK_TRANSPORT, "tcp");
+    sink.str(key::ERROR_TYPE, detail.error);
+}
+
+fn network(endpoints: Endpoints, sink: &mut impl AttributeSink) {
+    let peer = endpoints.peer.ip().to_canonical();
+    sink.str(key::NETWORK_PEER_ADDRESS, ip_text(peer, &mut [0; 45]));
+    sink.int(key::NETWORK_PEER_PORT, endpoints.peer.port().into());
+    sink.str(key::NETWORK_LOCAL_ADDRESS, ip_text(endpoints.local.ip().to_canonical(), &mut [0; 45]));
+    sink.int(key::NETWORK_LOCAL_PORT, endpoints.local.port().into());
+}
+
+fn full_url(
+    address: Option<&str>,
+    port: Option<u16>,
+    path: Option<&str>,
+    query: Option<&str>,
+    sink: &mut impl AttributeSink,
+) {
+    let (Some(address), Some(path)) = (address, path) else { return };
+    let mut url = String::with_capacity(16 + address.len() + path.len() + query.map_or(0, str::len));
+    url.push_str("http://");
+    if address.contains(':') {
+        // Writing to a string cannot fail.
+        let _ = write!(url, "[{address}]");
+    } else {
+        url.push_str(address);
+    }
+    if let Some(port) = port.filter(|port| *port != 80) {
+        let _ = write!(url, ":{port}");
+    }
+    url.push_str(path);
+    if let Some(query) = query {
+        url.push('?');
+        url.push_str(query);
+    }
+    sink.str(key::URL_FULL, &url);
+}
+
+/// A status as text without allocating: `error.type` of the errors that servers send.
+fn status_name(status: u16) -> &'static str {
+    macro_rules! names {
+        ($($code:literal)*) => { match status { $($code => stringify!($code),)* 400..=499 => "4xx", _ => "5xx" } };
+    }
+    names!(400 401 402 403 404 405 406 407 408 409 410 411 412 413 414 415 416 417 418 421 422 423 424 425 426 428 429
+        431 451 499 500 501 502 503 504 505 506 507 508 510 511 520 521 522 523 524 525 526 529)
+}
+
+/// An address as text, in a buffer that the longest one fits. An address stands in every span four times, and the
+/// formatter's way takes several times as long.
+fn ip_text(ip: std::net::IpAddr, buffer: &mut [u8; 45]) -> &str {
+    use std::io::Write as _;
+    let mut rest = &mut buffer[..];
+    // Nothing here can fail: the buffer is long enough.
+    match ip {
+        std::net::IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    let _ = rest.write_all(b".");
+                }
+                let _ = rest.write_all(itoa::Buffer::new().format(octet).as_bytes());
+            }
+        }
+        std::net::IpAddr::V6(ip) => {
+            let _ = write!(rest, "{ip}");
+        }
+    }
+    let left = rest.len();
+    let used = buffer.split_at(buffer.len() - left).0;
+    std::str::from_utf8(used).unwrap_or_default()
+}

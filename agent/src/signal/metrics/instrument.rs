@@ -1,0 +1,205 @@
+//! The HTTP instruments: names, units and descriptions as the semantic conventions have them.
+
+use opentelemetry_semantic_conventions::metric;
+
+use super::exposition::{Family, MetricKind};
+use super::histogram::{DURATION_SECONDS, SIZE, seconds};
+use super::levels::Level;
+use super::series::Series;
+use crate::signal::span::Kind;
+
+/// A name, unit and description, and the family that Prometheus knows it as.
+pub(super) struct Instrument {
+    pub(super) name: &'static str,
+    /// UCUM.
+    pub(super) unit: &'static str,
+    pub(super) family: Family,
+}
+
+/// What a histogram's values are.
+#[derive(Clone, Copy)]
+pub(super) enum Measure {
+    Duration,
+    RequestBody,
+    ResponseBody,
+}
+
+/// A histogram of a series.
+pub(super) struct Distribution<'a> {
+    /// Upper bounds in the unit of export, rising; one fewer than there are counts.
+    pub(super) bounds: &'static [f64],
+    pub(super) counts: &'a [u64],
+    /// In the unit of export.
+    pub(super) sum: f64,
+    /// The series, when its exemplars are about this measure.
+    pub(super) exemplars: Option<&'a Series>,
+}
+
+const fn histogram(name: &'static str, unit: &'static str, family: &'static str, help: &'static str) -> Instrument {
+    let unit_word = if unit.len() == 1 { "seconds" } else { "bytes" };
+    Instrument { name, unit, family: Family { name: family, help, kind: MetricKind::Histogram, unit: Some(unit_word) } }
+}
+
+const fn level(name: &'static str, unit: &'static str, family: &'static str, help: &'static str) -> Instrument {
+    Instrument { name, unit, family: Family { name: family, help, kind: MetricKind::Gauge, unit: None } }
+}
+
+pub(super) const HISTOGRAMS: [(Kind, Measure, Instrument); 6] = [
+    (
+        Kind::Server,
+        Measure::Duration,
+        histogram(
+            metric::HTTP_SERVER_REQUEST_DURATION,
+            "s",
+            "http_server_request_duration_seconds",
+            "Duration of HTTP server requests.",
+        ),
+    ),
+    (
+        Kind::Client,
+        Measure::Duration,
+        histogram(
+            metric::HTTP_CLIENT_REQUEST_DURATION,
+            "s",
+            "http_client_request_duration_seconds",
+            "Duration of HTTP client requests.",
+        ),
+    ),
+    (
+        Kind::Server,
+        Measure::RequestBody,
+        histogram(
+            metric::HTTP_SERVER_REQUEST_BODY_SIZE,
+            "By",
+            "http_server_request_body_size_bytes",
+            "Size of HTTP server request bodies.",
+        ),
+    ),
+    (
+        Kind::Server,
+        Measure::ResponseBody,
+        histogram(
+            metric::HTTP_SERVER_RESPONSE_BODY_SIZE,
+            "By",
+            "http_server_response_body_size_bytes",
+            "Size of HTTP server response bodies.",
+        ),
+    ),
+    (
+        Kind::Client,
+        Measure::RequestBody,
+        histogram(
+            metric::HTTP_CLIENT_REQUEST_BODY_SIZE,
+            "By",
+            "http_client_request_body_size_bytes",
+            "Size of HTTP client request bodies.",
+        ),
+    ),
+    (
+        Kind::Client,
+        Measure::ResponseBody,
+        histogram(
+            metric::HTTP_CLIENT_RESPONSE_BODY_SIZE,
+            "By",
+            "http_client_response_body_size_bytes",
+            "Size of HTTP client response bodies.",
+        ),
+    ),
+];
+
+/// Whether an instrument is about a level.
+type IsAbout = fn(&Level) -> bool;
+
+/// The instruments of what goes on at the moment. The conventions have no open connections of a server, so that one is ours.
+pub(super) const LEVELS: [(IsAbout, Instrument); 4] = [
+    (
+        |level| matches!(level, Level::ServerRequests(_)),
+        level(
+            metric::HTTP_SERVER_ACTIVE_REQUESTS,
+            "{request}",
+            "http_server_active_requests",
+            "Number of active HTTP server requests.",
+        ),
+    ),
+    (
+        |level| matches!(level, Level::ClientRequests(_)),
+        level(
+            metric::HTTP_CLIENT_ACTIVE_REQUESTS,
+            "{request}",
+            "http_client_active_requests",
+            "Number of active HTTP client requests.",
+        ),
+    ),
+    (
+        |level| matches!(level, Level::ServerConnections { .. }),
+        level(
+            "remora.http.server.open_connections",
+            "{connection}",
+            "remora_http_server_open_connections",
+            "Number of inbound HTTP connections that are active or idle.",
+        ),
+    ),
+    (
+        |level| matches!(level, Level::ClientConnections { .. }),
+        level(
+            metric::HTTP_CLIENT_OPEN_CONNECTIONS,
+            "{connection}",
+            "http_client_open_connections",
+            "Number of outbound HTTP connections that are active or idle.",
+        ),
+    ),
+];
+
+/// What a series has of a measure; `None` when no value was ever known.
+pub(super) fn distribution(series: &Series, measure: Measure) -> Option<Distribution<'_>> {
+    let sizes = match measure {
+        Measure::Duration => {
+            return Some(Distribution {
+                bounds: &DURATION_SECONDS,
+                counts: &series.durations.counts,
+                sum: seconds(series.durations.sum),
+                exemplars: Some(series),
+            });
+        }
+        Measure::RequestBody => series.request_body.as_deref()?,
+        Measure::ResponseBody => series.response_body.as_deref()?,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "octets up to 8 PiB are exact")]
+    let sum = sizes.sum as f64;
+    Some(Distribution { bounds: &SIZE_BOUNDS, counts: &sizes.counts, sum, exemplars: None })
+}
+
+/// `SIZE` in the type of export.
+static SIZE_BOUNDS: [f64; SIZE.len()] = {
+    let mut bounds = [0.0; SIZE.len()];
+    let mut index = 0;
+    while index < SIZE.len() {
+        #[expect(clippy::cast_precision_loss, reason = "powers of two")]
+        #[allow(clippy::indexing_slicing, reason = "evaluated when compiled")]
+        {
+            bounds[index] = SIZE[index] as f64;
+        }
+        index += 1;
+    }
+    bounds
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_follow_from_instruments() {
+        let histograms = HISTOGRAMS.iter().map(|(_, _, instrument)| instrument);
+        for instrument in histograms.chain(LEVELS.iter().map(|(_, instrument)| instrument)) {
+            let suffix = match instrument.unit {
+                "s" => "_seconds",
+                "By" => "_bytes",
+                unit if unit.starts_with('{') => "",
+                unit => panic!("{unit}"),
+            };
+            assert_eq!(instrument.family.name, instrument.name.replace('.', "_") + suffix);
+            assert_eq!(instrument.family.unit.map_or(String::new(), |unit| format!("_{unit}")), suffix);
+        }
+    }
+}

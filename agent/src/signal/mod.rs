@@ -1,0 +1,10 @@
+//! From exchanges to what leaves the agent: spans and metrics.
+
+pub mod attribute;
+pub mod http;
+pub mod metrics;
+pub mod redact;
+pub mod resource;
+pub mod route;
+pub mod span;
+pub mod tracer;

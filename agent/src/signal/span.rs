@@ -1,0 +1,92 @@
+//! A finished span, ready to be written by any exporter.
+
+use std::sync::Arc;
+
+use agent_common::ids::UnixNanos;
+pub use agent_common::ids::{SpanId, TraceId};
+
+use super::attribute::AttributeSink;
+use super::http;
+use super::resource::Resource;
+use crate::protocol::Exchange;
+
+/// OpenTelemetry's span kinds that an observer of exchanges can know; the numbers are those of OTLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Server = 2,
+    Client = 3,
+}
+
+/// OpenTelemetry's span status; the numbers are those of OTLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Status {
+    Unset = 0,
+    Error = 2,
+}
+
+/// The socket's two ends as the observed process sees them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    pub local: std::net::SocketAddr,
+    pub peer: std::net::SocketAddr,
+}
+
+/// What a span tells of the traffic it stands for.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one; a box would cost each an allocation")]
+pub enum Detail {
+    Http(HttpDetail),
+    Connect(ConnectDetail),
+}
+
+/// An HTTP exchange on a connection.
+#[derive(Clone, Debug)]
+pub struct HttpDetail {
+    pub exchange: Exchange,
+    pub endpoints: Option<Endpoints>,
+    /// The path with what looks like an id replaced; shared among the spans of a route.
+    pub route: Option<Arc<str>>,
+}
+
+/// A TCP connection that could not be made.
+#[derive(Clone, Debug)]
+pub struct ConnectDetail {
+    pub peer: std::net::SocketAddr,
+    /// A value of `error.type`, such as `connection_refused` or `timeout`.
+    pub error: &'static str,
+}
+
+/// A finished span.
+#[derive(Clone, Debug)]
+pub struct Span {
+    pub trace_id: TraceId,
+    pub span_id: SpanId,
+    pub parent_span_id: Option<SpanId>,
+    /// W3C trace flags (bit 0: sampled) in the low octet; bits 8 and 9 as OTLP's `Span.flags` has them: it is known
+    /// whether the parent is remote, and it is.
+    pub flags: u32,
+    pub trace_state: Option<Box<str>>,
+    pub kind: Kind,
+    pub name: Box<str>,
+    pub start: UnixNanos,
+    pub end: UnixNanos,
+    pub status: Status,
+    pub resource: Arc<Resource>,
+    /// Read by [`Span::attributes`].
+    pub detail: Detail,
+}
+
+/// Finished spans on their way to every exporter; shared, so that no exporter needs a copy.
+pub type Batch = Arc<Vec<Span>>;
+
+impl Span {
+    /// Hands every attribute to `sink`, each key once.
+    pub fn attributes(&self, sink: &mut impl AttributeSink) {
+        match &self.detail {
+            Detail::Http(detail) => http::attributes(self.kind, detail, sink),
+            Detail::Connect(detail) => http::connect_attributes(detail, sink),
+        }
+    }
+}

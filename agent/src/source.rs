@@ -1,0 +1,410 @@
+//! From the rings to records: checks what the kernel side wrote and gives it types. No other module sees raw records.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd as _;
+use std::time::Duration;
+
+use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid, Tid};
+use agent_common::limits::FILENAME;
+use agent_common::record::{Closing, Connection, Process, SegmentHead, lifecycle, role, segment};
+use aya::maps::{Map, MapData, MapError, RingBuf};
+
+use crate::probe::sys;
+use crate::protocol::Thread;
+use crate::signal::span::Endpoints;
+
+/// The ring of segments and the ring of lifecycles.
+pub struct Rings {
+    pub segments: SegmentRing,
+    pub lifecycle: LifecycleRing,
+}
+
+pub struct SegmentRing(RingBuf<MapData>);
+pub struct LifecycleRing(RingBuf<MapData>);
+
+/// A call on a socket that is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentRecord<'a> {
+    pub at: MonoNanos,
+    pub conn: ConnId,
+    pub thread: Thread,
+    pub direction: Direction,
+    pub seq: Seq,
+    pub what: What<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What<'a> {
+    /// `len` octets went through; the first of them, and when these are not all, the last ones.
+    Data { len: u32, octets: &'a [u8], tail: &'a [u8] },
+    /// The receiver was told of the end of the stream.
+    End,
+    /// The call failed since the connection is lost.
+    Lost { errno: u8 },
+}
+
+/// Something that begins or ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LifecycleRecord {
+    Open(Opened),
+    ConnectFailed {
+        connection: Opened,
+        errno: u32,
+    },
+    /// Nothing more will be sent.
+    SentAll(Closed),
+    /// The connection is gone, and what it brought has been read.
+    Closed(Closed),
+    Exec {
+        tgid: Tgid,
+        at: MonoNanos,
+        comm: [u8; 16],
+        filename: Box<[u8]>,
+    },
+    Exit {
+        tgid: Tgid,
+        at: MonoNanos,
+    },
+}
+
+/// How far a connection came when it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    pub conn: ConnId,
+    pub at: MonoNanos,
+    /// The peer had closed its direction before.
+    pub peer_first: bool,
+    /// 0 for none.
+    pub errno: u16,
+    pub positions: Positions,
+}
+
+/// TCP positions of both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positions {
+    pub sent: Seq,
+    pub received: Seq,
+}
+
+/// A socket that is followed from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub conn: ConnId,
+    pub at: MonoNanos,
+    pub thread: Thread,
+    pub role: Role,
+    /// Seen from its first octet on.
+    pub fresh: bool,
+    pub endpoints: Endpoints,
+    /// Before the first octets that are reported.
+    pub positions: Positions,
+    pub comm: [u8; 16],
+    pub opened_at: Option<MonoNanos>,
+    pub established_at: Option<MonoNanos>,
+}
+
+/// Who made the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Unknown,
+    Connected,
+    Accepted,
+}
+
+/// A record that no kernel side of this version writes: counted, never guessed at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl Rings {
+    /// Takes the maps of both rings.
+    ///
+    /// # Errors
+    /// When a map is no ring or cannot be mapped into memory.
+    pub fn new(segments: Map, lifecycle: Map) -> Result<Self, MapError> {
+        Ok(Self {
+            segments: SegmentRing(RingBuf::try_from(segments)?),
+            lifecycle: LifecycleRing(RingBuf::try_from(lifecycle)?),
+        })
+    }
+
+    /// Waits until a ring has a record whose writer asked for a wake-up, or the time is over.
+    pub fn wait(&self, timeout: Duration) {
+        sys::wait_readable([self.segments.0.as_raw_fd(), self.lifecycle.0.as_raw_fd()], timeout);
+    }
+}
+
+impl SegmentRing {
+    /// Hands the next segment to `take`; whether there was one.
+    pub fn take(&mut self, take: impl FnOnce(Result<SegmentRecord<'_>, Malformed>)) -> bool {
+        match self.0.next() {
+            Some(item) => {
+                take(segment_record(&item));
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl LifecycleRing {
+    /// The next lifecycle record.
+    pub fn take(&mut self) -> Option<Result<LifecycleRecord, Malformed>> {
+        self.0.next().map(|item| lifecycle_record(&item))
+    }
+}
+
+/// Reads fields one after the other; the layouts are those of `agent_common::record`, pinned there.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(Malformed)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        self.take::<1>().map(|[octet]| octet)
+    }
+
+    fn u16(&mut self) -> Result<u16, Malformed> {
+        self.take().map(u16::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.take().map(u32::from_ne_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        self.take().map(u64::from_ne_bytes)
+    }
+}
+
+fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
+    let mut fields = Fields(octets);
+    let head = SegmentHead {
+        at: fields.u64()?,
+        conn: fields.u64()?,
+        tgid: fields.u32()?,
+        tid: fields.u32()?,
+        seq: fields.u32()?,
+        len: fields.u32()?,
+        captured: fields.u32()?,
+        direction: fields.u8()?,
+        tail: fields.u8()?,
+        kind: fields.u8()?,
+        errno: fields.u8()?,
+    };
+    let what = match head.kind {
+        segment::DATA => {
+            let octets = fields.slice(head.captured as usize)?;
+            let tail = fields.slice(head.tail.into())?;
+            if u64::from(head.captured) + u64::from(head.tail) > u64::from(head.len) {
+                return Err(Malformed);
+            }
+            What::Data { len: head.len, octets, tail }
+        }
+        segment::END => What::End,
+        segment::ERROR => What::Lost { errno: head.errno },
+        _ => return Err(Malformed),
+    };
+    Ok(SegmentRecord {
+        at: MonoNanos(head.at),
+        conn: ConnId(head.conn),
+        thread: Thread { tgid: Tgid(head.tgid), tid: Tid(head.tid) },
+        direction: Direction::from_code(head.direction).ok_or(Malformed)?,
+        seq: Seq(head.seq),
+        what,
+    })
+}
+
+fn lifecycle_record(octets: &[u8]) -> Result<LifecycleRecord, Malformed> {
+    let kind = *octets.first().ok_or(Malformed)?;
+    let mut fields = Fields(octets);
+    match kind {
+        lifecycle::OPEN | lifecycle::CONNECT_FAILED => {
+            let record = connection(&mut fields)?;
+            let opened = opened(&record)?;
+            Ok(if kind == lifecycle::OPEN {
+                LifecycleRecord::Open(opened)
+            } else {
+                LifecycleRecord::ConnectFailed { connection: opened, errno: record.errno }
+            })
+        }
+        lifecycle::SENT_ALL | lifecycle::CLOSE => {
+            let record = Closing {
+                kind: fields.u8()?,
+                peer_first: fields.u8()?,
+                errno: fields.u16()?,
+                sent: fields.u32()?,
+                received: fields.u32()?,
+                reserved: fields.u32()?,
+                conn: fields.u64()?,
+                at: fields.u64()?,
+            };
+            let closed = Closed {
+                conn: ConnId(record.conn),
+                at: MonoNanos(record.at),
+                peer_first: record.peer_first != 0,
+                errno: record.errno,
+                positions: Positions { sent: Seq(record.sent), received: Seq(record.received) },
+            };
+            Ok(if kind == lifecycle::SENT_ALL {
+                LifecycleRecord::SentAll(closed)
+            } else {
+                LifecycleRecord::Closed(closed)
+            })
+        }
+        lifecycle::EXEC | lifecycle::EXIT => {
+            let record = Process {
+                kind: fields.u8()?,
+                reserved: fields.take()?,
+                tgid: fields.u32()?,
+                at: fields.u64()?,
+                comm: fields.take()?,
+                filename: fields.take::<FILENAME>()?,
+            };
+            let (tgid, at) = (Tgid(record.tgid), MonoNanos(record.at));
+            Ok(if kind == lifecycle::EXEC {
+                let filename = record.filename.split(|octet| *octet == 0).next().unwrap_or_default();
+                LifecycleRecord::Exec { tgid, at, comm: record.comm, filename: filename.into() }
+            } else {
+                LifecycleRecord::Exit { tgid, at }
+            })
+        }
+        _ => Err(Malformed),
+    }
+}
+
+fn connection(fields: &mut Fields<'_>) -> Result<Connection, Malformed> {
+    Ok(Connection {
+        kind: fields.u8()?,
+        role: fields.u8()?,
+        fresh: fields.u8()?,
+        family: fields.u8()?,
+        errno: fields.u32()?,
+        conn: fields.u64()?,
+        at: fields.u64()?,
+        opened_at: fields.u64()?,
+        established_at: fields.u64()?,
+        tgid: fields.u32()?,
+        tid: fields.u32()?,
+        local: fields.take()?,
+        peer: fields.take()?,
+        local_port: fields.u16()?,
+        peer_port: fields.u16()?,
+        sent: fields.u32()?,
+        received: fields.u32()?,
+        reserved: fields.u32()?,
+        comm: fields.take()?,
+    })
+}
+
+fn opened(record: &Connection) -> Result<Opened, Malformed> {
+    let address = |octets: [u8; 16]| match i32::from(record.family) {
+        libc::AF_INET => {
+            let [a, b, c, d, ..] = octets;
+            Ok(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+        }
+        libc::AF_INET6 => Ok(IpAddr::V6(Ipv6Addr::from(octets))),
+        _ => Err(Malformed),
+    };
+    let time = |at: u64| (at != 0).then_some(MonoNanos(at));
+    Ok(Opened {
+        conn: ConnId(record.conn),
+        at: MonoNanos(record.at),
+        thread: Thread { tgid: Tgid(record.tgid), tid: Tid(record.tid) },
+        role: match record.role {
+            role::CONNECTED => Role::Connected,
+            role::ACCEPTED => Role::Accepted,
+            _ => Role::Unknown,
+        },
+        fresh: record.fresh != 0,
+        endpoints: Endpoints {
+            local: SocketAddr::new(address(record.local)?, record.local_port),
+            peer: SocketAddr::new(address(record.peer)?, record.peer_port),
+        },
+        positions: Positions { sent: Seq(record.sent), received: Seq(record.received) },
+        comm: record.comm,
+        opened_at: time(record.opened_at),
+        established_at: time(record.established_at),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment_octets(captured: u32, tail: u8, len: u32, direction: u8, kind: u8, payload: &[u8]) -> Vec<u8> {
+        let mut octets = Vec::new();
+        octets.extend(7_u64.to_ne_bytes());
+        octets.extend(9_u64.to_ne_bytes());
+        for field in [1_u32, 2, 3, len, captured] {
+            octets.extend(field.to_ne_bytes());
+        }
+        octets.extend([direction, tail, kind, 104]);
+        octets.extend(payload);
+        octets
+    }
+
+    #[test]
+    fn a_segment_is_read_with_its_octets_and_tail() {
+        let octets = segment_octets(3, 2, 100, 1, segment::DATA, b"abcyz\0\0\0");
+        let record = segment_record(&octets).unwrap();
+        assert_eq!(record.direction, Direction::Ingress);
+        assert_eq!(record.what, What::Data { len: 100, octets: b"abc", tail: b"yz" });
+        assert_eq!((record.at, record.conn, record.seq), (MonoNanos(7), ConnId(9), Seq(3)));
+        assert_eq!(record.thread, Thread { tgid: Tgid(1), tid: Tid(2) });
+    }
+
+    #[test]
+    fn records_that_do_not_add_up_are_refused() {
+        let cases = [
+            ("more captured than follows", segment_octets(9, 0, 9, 0, segment::DATA, b"abc")),
+            ("more captured than transferred", segment_octets(3, 0, 2, 0, segment::DATA, b"abc")),
+            ("unknown direction", segment_octets(0, 0, 0, 7, segment::DATA, b"")),
+            ("unknown kind", segment_octets(0, 0, 0, 0, 9, b"")),
+            ("too short", vec![0; 20]),
+            ("empty", vec![]),
+        ];
+        for (what, octets) in cases {
+            assert_eq!(segment_record(&octets), Err(Malformed), "{what}");
+        }
+        assert_eq!(lifecycle_record(&[]), Err(Malformed));
+        assert_eq!(lifecycle_record(&[99; 200]), Err(Malformed));
+        for kind in 1..=6 {
+            assert_eq!(lifecycle_record(&[kind; 10]), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn an_opened_connection_has_its_ends_in_order() {
+        let mut octets = vec![lifecycle::OPEN, role::ACCEPTED, 1, 2];
+        octets.extend(0_u32.to_ne_bytes());
+        for field in [5_u64, 6, 0, 8] {
+            octets.extend(field.to_ne_bytes());
+        }
+        octets.extend(10_u32.to_ne_bytes());
+        octets.extend(11_u32.to_ne_bytes());
+        octets.extend([127, 0, 0, 1]);
+        octets.extend([0; 12]);
+        octets.extend([10, 1, 2, 3]);
+        octets.extend([0; 12]);
+        octets.extend(80_u16.to_ne_bytes());
+        octets.extend(4000_u16.to_ne_bytes());
+        octets.extend([0; 12]);
+        octets.extend(*b"nginx\0\0\0\0\0\0\0\0\0\0\0");
+        let Ok(LifecycleRecord::Open(opened)) = lifecycle_record(&octets) else { panic!("not opened") };
+        assert_eq!(opened.endpoints.local.to_string(), "127.0.0.1:80");
+        assert_eq!(opened.endpoints.peer.to_string(), "10.1.2.3:4000");
+        assert_eq!((opened.opened_at, opened.established_at), (None, Some(MonoNanos(8))));
+        assert!(opened.fresh);
+        assert_eq!(opened.role, Role::Accepted);
+    }
+}
