@@ -1,0 +1,74 @@
+//! Where things are, and whether they are there.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// The workspace's root.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map_or_else(|| manifest.to_owned(), Path::to_owned)
+}
+
+/// A file of `tests/fixtures`.
+#[must_use]
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
+}
+
+/// A program of `target/fixtures/bin`, built by `cargo xtask setup --tests`.
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
+    workspace().join("target/fixtures/bin").join(name)
+}
+
+/// A program of the Python environment that `cargo xtask setup --tests` makes.
+#[must_use]
+pub fn venv(name: &str) -> PathBuf {
+    workspace().join("target/fixtures/venv/bin").join(name)
+}
+
+/// The agent under test: `REMORA_BIN`, else the release build.
+#[must_use]
+pub fn remora() -> PathBuf {
+    std::env::var_os("REMORA_BIN").map_or_else(|| workspace().join("target/release/remora"), PathBuf::from)
+}
+
+/// The program `name` in `PATH`. `PATH` of a daemon may lack the `sbin` folders, where Debian puts nginx.
+#[must_use]
+pub fn which(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// A Python of at least 3.10 (`os.splice`): that of the virtual environment, else `python3`.
+///
+/// The file itself is given, not a version manager's shim: the shim would be another process first.
+#[must_use]
+pub fn python() -> PathBuf {
+    let of_venv = venv("python3");
+    if of_venv.is_file() { of_venv } else { PathBuf::from("/usr/bin/python3") }
+}
+
+/// The first of `what` that is missing, as a sentence.
+#[must_use]
+pub fn missing(what: &[&str]) -> Option<String> {
+    what.iter().find_map(|&what| match what {
+        "root" => (!nix::unistd::geteuid().is_root()).then(|| "needs root".to_owned()),
+        "venv" => absent(&venv("python3"), "the Python environment"),
+        "go" => absent(&built("server"), "the Go fixtures"),
+        "python" => absent(&python(), "Python"),
+        program => which(program).is_none().then(|| format!("{program} is not installed")),
+    })
+}
+
+fn absent(file: &Path, what: &str) -> Option<String> {
+    (!file.exists()).then(|| format!("{what} is missing ({}): cargo xtask setup --tests", file.display()))
+}
+
+/// Prints why a test does not run, in the form that `cargo xtask test` counts.
+pub fn say_skipped(why: &str) {
+    // A write to the handle itself is not captured by libtest, unlike `println!`. There is nobody to tell of a failure.
+    let _ = writeln!(std::io::stdout().lock(), "skipped: {why}");
+}
