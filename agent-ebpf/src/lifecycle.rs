@@ -249,7 +249,10 @@ pub fn connected(ctx: &TracePointContext) {
         return;
     }
     let call = Call::current();
-    let Some(sk) = socket::sock_of(call.arg0()) else { return };
+    // A socket that has an entry was seen to change its state, and tells of its failure so.
+    if !socket::is_unknown(call.arg0()) {
+        return;
+    }
     let Some([family, port]) = call::user::<[u16; 2]>(call.arg1()) else { return };
     let mut ends = Ends { family, local: [0; 16], peer: [0; 16], local_port: 0, peer_port: u16::from_be(port) };
     match family {
@@ -264,8 +267,7 @@ pub fn connected(ctx: &TracePointContext) {
         }
         _ => return,
     }
-    // SAFETY: a value of the map, readable while the program runs.
-    if unsafe { SOCKETS.get(&sk) }.is_some() || !socket::ports_allow(&ends, role::CONNECTED) {
+    if !socket::ports_allow(&ends, role::CONNECTED) {
         return;
     }
     let now = call::now();

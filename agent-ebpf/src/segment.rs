@@ -59,9 +59,8 @@ pub fn transfer(exit: Exit, fd: u64, direction: Direction, payload: Payload) -> 
     if !traced((thread >> 32) as u32) {
         return false;
     }
-    let Some(sk) = socket::sock_of(fd) else { return false };
-    let Some(socket) = socket::entry(sk) else { return false };
-    // SAFETY: `entry` gives a value of the map, which stays readable while the program runs.
+    let Some((sk, socket)) = socket::of(fd) else { return false };
+    // SAFETY: `of` gives a value of the map, which stays readable while the program runs.
     let socket = unsafe { &mut *socket };
     if socket.verdict == verdict::REFUSED {
         return true;
@@ -103,9 +102,8 @@ pub fn messages(ctx: &TracePointContext, direction: Direction) {
         return;
     }
     let call = Call::current();
-    let Some(sk) = socket::sock_of(call.arg0()) else { return };
-    let Some(socket) = socket::entry(sk) else { return };
-    // SAFETY: `entry` gives a value of the map, which stays readable while the program runs.
+    let Some((sk, socket)) = socket::of(call.arg0()) else { return };
+    // SAFETY: `of` gives a value of the map, which stays readable while the program runs.
     let socket = unsafe { &mut *socket };
     if socket.verdict == verdict::REFUSED {
         return;

@@ -123,11 +123,9 @@ fn file_of(fd: u64) -> Option<u64> {
     (file != 0).then_some(file)
 }
 
-/// The `struct sock` behind a descriptor of the current process, when it is a socket at all. That it is TCP is checked
-/// when the socket is first seen.
+/// The `struct socket` and `struct sock` behind a descriptor of the current process, when it is a socket at all.
 #[inline(always)]
-pub fn sock_of(fd: u64) -> Option<u64> {
-    let file = file_of(fd)?;
+fn socket_of(file: u64) -> Option<(u64, u64)> {
     let socket: u64 = kernel(file, given!(LAYOUT.file_private_data))?;
     if socket == 0 {
         return None;
@@ -138,31 +136,39 @@ pub fn sock_of(fd: u64) -> Option<u64> {
         return None;
     }
     let sk: u64 = kernel(socket, given!(LAYOUT.socket_sk))?;
-    if sk == 0 {
-        return None;
-    }
-    if SOCKETS.get_ptr(&sk).is_none() {
-        // Not seen yet: a last look before it is taken for one.
-        let inode: u64 = kernel(file, given!(LAYOUT.file_inode))?;
-        let mode: u16 = kernel(inode, given!(LAYOUT.inode_mode))?;
-        let kind: u16 = kernel(socket, given!(LAYOUT.socket_type))?;
-        if mode & S_IFMT != S_IFSOCK || kind != SOCK_STREAM {
-            return None;
-        }
-    }
-    Some(sk)
+    (sk != 0).then_some((socket, sk))
 }
 
-/// The entry of a socket, made now if there is none: the connection is then older than the agent.
+/// The TCP socket behind a descriptor of the current process, and its entry. One without an entry gets it now: the
+/// connection is then older than the agent.
 #[inline(always)]
-pub fn entry(sk: u64) -> Option<*mut Socket> {
-    if let Some(socket) = SOCKETS.get_ptr_mut(&sk) {
-        return Some(socket);
+pub fn of(fd: u64) -> Option<(u64, *mut Socket)> {
+    let file = file_of(fd)?;
+    let (socket, sk) = socket_of(file)?;
+    if let Some(entry) = SOCKETS.get_ptr_mut(&sk) {
+        return Some((sk, entry));
     }
-    if !is_tcp(sk) {
+    // Not seen yet: a last look before it is taken for one.
+    if !is_stream_socket(file, socket) || !is_tcp(sk) {
         return None;
     }
-    remember(sk, &Socket::OLD)
+    Some((sk, remember(sk, &Socket::OLD)?))
+}
+
+/// Whether a descriptor is a TCP socket without an entry.
+#[inline(always)]
+pub fn is_unknown(fd: u64) -> bool {
+    let Some(file) = file_of(fd) else { return false };
+    let Some((socket, sk)) = socket_of(file) else { return false };
+    SOCKETS.get_ptr(&sk).is_none() && is_stream_socket(file, socket) && is_tcp(sk)
+}
+
+#[inline(always)]
+fn is_stream_socket(file: u64, socket: u64) -> bool {
+    let inode: Option<u64> = kernel(file, given!(LAYOUT.file_inode));
+    let mode: Option<u16> = inode.and_then(|inode| kernel(inode, given!(LAYOUT.inode_mode)));
+    let kind: Option<u16> = kernel(socket, given!(LAYOUT.socket_type));
+    mode.is_some_and(|mode| mode & S_IFMT == S_IFSOCK) && kind == Some(SOCK_STREAM)
 }
 
 /// Puts a socket into the map under a new connection id.

@@ -91,6 +91,16 @@ impl Observer {
             kernel_drops: kept(true).collect(),
             kernel_counts: kept(false).collect(),
             connections: vec![(PROTOCOL, connections.open)],
+            connection_counts: vec![
+                ("gaps", connections.gaps),
+                ("gap_octets", connections.gap_octets),
+                ("stale_records", connections.stale),
+                ("unannounced", connections.unannounced),
+                ("not_http", connections.not_http),
+                ("upgraded", connections.upgraded),
+                ("exchanges_not_selected", engine.stats.not_selected),
+                ("processes_evicted", engine.processes.evicted()),
+            ],
             connections_evicted: connections.evicted,
             exchanges: vec![
                 Exchanges { protocol: PROTOCOL, kind: "server", count: tracer.server_exchanges },

@@ -255,6 +255,8 @@ impl Reader {
             self.waiting.set(false);
         }
         let mut engine = lock(&self.shared);
+        // What the followers of open connections have counted since the last look belongs into the last books.
+        engine.connections.sweep_all(sys::monotonic());
         engine.stats.unfinished = engine.connections.outstanding() as u64;
         engine.flush();
     }

@@ -22,6 +22,8 @@ pub struct Own {
     pub kernel_counts: Vec<(&'static str, u64)>,
     /// Connections followed now, by protocol.
     pub connections: Vec<(&'static str, u64)>,
+    /// What was found odd about connections or left out on request, by what.
+    pub connection_counts: Vec<(&'static str, u64)>,
     /// Connections forgotten to make room.
     pub connections_evicted: u64,
     /// Finished exchanges, by protocol and kind.
@@ -106,6 +108,8 @@ const RECORDS: Family = counter("remora_records", "Records read from the kernel,
 const KERNEL_DROPS: Family = counter("remora_kernel_drops", "What the kernel side could not report, by reason.");
 const KERNEL_COUNTS: Family = counter("remora_kernel_operations", "What the kernel side did, by operation.");
 const CONNECTIONS: Family = gauge("remora_connections", "Connections followed at the moment.");
+const CONNECTION_COUNTS: Family =
+    counter("remora_connection_observations", "What was found out about connections, gaps in their octets above all.");
 const CONNECTIONS_EVICTED: Family =
     counter("remora_connections_evicted", "Connections forgotten to make room for newer ones.");
 const EXCHANGES: Family = counter("remora_exchanges", "Finished exchanges, failed ones included.");
@@ -154,6 +158,7 @@ impl Own {
         to.by(&KERNEL_DROPS, "reason", &self.kernel_drops)?;
         to.by(&KERNEL_COUNTS, "operation", &self.kernel_counts)?;
         to.by(&CONNECTIONS, "protocol", &self.connections)?;
+        to.by(&CONNECTION_COUNTS, "what", &self.connection_counts)?;
         to.one(&CONNECTIONS_EVICTED, self.connections_evicted)?;
         to.list(
             &EXCHANGES,
