@@ -5,8 +5,8 @@ use agent_common::ids::Direction;
 use agent_common::limits::FILENAME;
 use agent_common::record::{Closing, Connection, Process, lifecycle, role};
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::bpf_get_current_comm;
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::helpers;
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel_str};
 use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call};
@@ -46,8 +46,15 @@ pub fn take(sk: u64, socket: &mut Socket, first: &First) -> bool {
         count(Counter::SocketsRefused);
         return false;
     }
-    let mut record =
-        Connection { kind: lifecycle::OPEN, fresh: socket.fresh, ..connection(socket, &ends, thread, call::now()) };
+    // One record, filled in where it lies: before Linux 6.13 the stacks of a program and of all functions on the way here
+    // share 512 octets ("combined stack size of 3 calls is 544").
+    let mut record = Connection::default();
+    describe(&mut record, socket, &ends, thread, call::now());
+    record.kind = lifecycle::OPEN;
+    record.fresh = socket.fresh;
+    if !socket::addresses(sk, ends.family, &mut record) {
+        return false;
+    }
     record.sent = socket::sent(sk).unwrap_or(0);
     record.received = socket::received(sk, socket).unwrap_or(0);
     match first.direction {
@@ -66,24 +73,21 @@ pub fn take(sk: u64, socket: &mut Socket, first: &First) -> bool {
     true
 }
 
+/// Fills a record of zeros with what is known of a socket, but for its addresses.
 #[inline(always)]
-fn connection(socket: &Socket, ends: &Ends, thread: u64, at: u64) -> Connection {
-    Connection {
-        role: socket.role,
-        family: ends.family as u8,
-        conn: socket.conn,
-        at,
-        opened_at: socket.opened_at,
-        established_at: socket.established_at,
-        tgid: (thread >> 32) as u32,
-        tid: thread as u32,
-        local: ends.local,
-        peer: ends.peer,
-        local_port: ends.local_port,
-        peer_port: ends.peer_port,
-        comm: bpf_get_current_comm().unwrap_or_default(),
-        ..Connection::default()
-    }
+fn describe(record: &mut Connection, socket: &Socket, ends: &Ends, thread: u64, at: u64) {
+    record.role = socket.role;
+    record.family = ends.family as u8;
+    record.conn = socket.conn;
+    record.at = at;
+    record.opened_at = socket.opened_at;
+    record.established_at = socket.established_at;
+    record.tgid = (thread >> 32) as u32;
+    record.tid = thread as u32;
+    record.local_port = ends.local_port;
+    record.peer_port = ends.peer_port;
+    // SAFETY: the destination has the size given; the helper fills it with zeros when it fails.
+    unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), record.comm.len() as u32) };
 }
 
 /// `sock:inet_sock_set_state`: `skaddr` at 8, `oldstate` at 16, `newstate` at 20, `protocol` at 30. The current task is
@@ -228,9 +232,13 @@ fn failed(sk: u64, errno: u32) {
     if !socket::ports_allow(&ends, role::CONNECTED) {
         return;
     }
-    let now = call::now();
-    let record = connection(socket, &ends, u64::from(socket.tgid) << 32, now);
-    emit_lifecycle(&Connection { kind: lifecycle::CONNECT_FAILED, errno, comm: [0; 16], ..record }, true);
+    let mut record = Connection::default();
+    describe(&mut record, socket, &ends, u64::from(socket.tgid) << 32, call::now());
+    if !socket::addresses(sk, ends.family, &mut record) {
+        return;
+    }
+    (record.kind, record.errno, record.comm) = (lifecycle::CONNECT_FAILED, errno, [0; 16]);
+    emit_lifecycle(&record, true);
 }
 
 const ENETUNREACH: i64 = 101;
@@ -254,25 +262,27 @@ pub fn connected(ctx: &TracePointContext) {
         return;
     }
     let Some([family, port]) = call::user::<[u16; 2]>(call.arg1()) else { return };
-    let mut ends = Ends { family, local: [0; 16], peer: [0; 16], local_port: 0, peer_port: u16::from_be(port) };
+    let ends = Ends { family, local_port: 0, peer_port: u16::from_be(port) };
+    let now = call::now();
+    let mut record = Connection::default();
+    describe(&mut record, &fresh(role::CONNECTED, now), &ends, thread, now);
     match family {
         // struct sockaddr_in: sin_addr at 4; struct sockaddr_in6: sin6_addr at 8.
         AF_INET => {
             let Some([a, b, c, d]) = call::user::<[u8; 4]>(call.arg1().wrapping_add(4)) else { return };
-            (ends.peer[0], ends.peer[1], ends.peer[2], ends.peer[3]) = (a, b, c, d);
+            (record.peer[0], record.peer[1], record.peer[2], record.peer[3]) = (a, b, c, d);
         }
         AF_INET6 => {
             let Some(address) = call::user::<[u8; 16]>(call.arg1().wrapping_add(8)) else { return };
-            ends.peer = address;
+            record.peer = address;
         }
         _ => return,
     }
     if !socket::ports_allow(&ends, role::CONNECTED) {
         return;
     }
-    let now = call::now();
-    let record = connection(&fresh(role::CONNECTED, now), &ends, thread, now);
-    emit_lifecycle(&Connection { kind: lifecycle::CONNECT_FAILED, errno: result as u32, ..record }, true);
+    (record.kind, record.errno) = (lifecycle::CONNECT_FAILED, result as u32);
+    emit_lifecycle(&record, true);
 }
 
 /// `sched:sched_process_exec`: the place of `filename` at 8 (offset in the low half, length in the high one).
@@ -313,7 +323,7 @@ fn process(kind: u8) -> Process {
         reserved: [0; 3],
         tgid: (call::thread() >> 32) as u32,
         at: call::now(),
-        comm: bpf_get_current_comm().unwrap_or_default(),
+        comm: helpers::bpf_get_current_comm().unwrap_or_default(),
         filename: [0; FILENAME],
     }
 }

@@ -52,6 +52,19 @@ struct Transfer {
     direction: Direction,
 }
 
+/// The messages of a call.
+struct Batch {
+    sk: u64,
+    socket: *mut Socket,
+    /// Where the array of `struct mmsghdr` lies.
+    at: u64,
+    thread: u64,
+    direction: Direction,
+    /// The position after all of them, and that of the next one.
+    end: u32,
+    seq: u32,
+}
+
 /// Reports what a call did on a descriptor. Whether the descriptor is a TCP socket at all.
 #[inline(always)]
 pub fn transfer(exit: Exit, fd: u64, direction: Direction, payload: Payload) -> bool {
@@ -121,17 +134,30 @@ pub fn messages(ctx: &TracePointContext, direction: Direction) {
             seq = seq.wrapping_sub(message_len(at, index));
         }
     }
-    for index in 0..MESSAGES {
-        if i64::from(index) < number {
-            let len = message_len(at, index);
-            let first = First { direction, len: end.wrapping_sub(seq) };
-            let payload = call::message(at.wrapping_add(u64::from(index) * MMSGHDR_SIZE));
-            if len > 0 && (socket.verdict == verdict::TAKEN || decide(sk, socket, payload, len, &first)) {
-                emit(&Transfer { sk, conn: socket.conn, thread, direction }, socket, payload, seq, len);
-            }
-            seq = seq.wrapping_add(len);
-        }
+    let number = if number < i64::from(MESSAGES) { number as u32 } else { MESSAGES };
+    let mut batch = Batch { sk, socket, at, thread, direction, end, seq };
+    // A loop that the verifier goes through once, as in `vectors`: unrolled, 6.1's gives up after a million steps ("BPF
+    // program is too large").
+    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+    unsafe { bpf_loop(number, message_one as *mut core::ffi::c_void, (&raw mut batch).cast(), 0) };
+}
+
+/// One message of the call; always 0, which goes on with the next.
+#[inline(never)]
+extern "C" fn message_one(index: u32, batch: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: `messages` gives its own, and does not use it meanwhile.
+    let batch = unsafe { &mut *batch.cast::<Batch>() };
+    // SAFETY: a value of the map, which stays readable while the program runs.
+    let socket = unsafe { &mut *batch.socket };
+    let len = message_len(batch.at, index);
+    let first = First { direction: batch.direction, len: batch.end.wrapping_sub(batch.seq) };
+    let payload = call::message(batch.at.wrapping_add(u64::from(index) * MMSGHDR_SIZE));
+    if len > 0 && (socket.verdict == verdict::TAKEN || decide(batch.sk, socket, payload, len, &first)) {
+        let transfer = Transfer { sk: batch.sk, conn: socket.conn, thread: batch.thread, direction: batch.direction };
+        emit(&transfer, socket, payload, batch.seq, len);
     }
+    batch.seq = batch.seq.wrapping_add(len);
+    0
 }
 
 #[inline(always)]
@@ -278,13 +304,7 @@ fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, le
         Payload::Vectors { at, count } => vectors(scratch, at, count, len, wanted),
         Payload::Unseen => 0,
     };
-    let (mut captured, mut tail) = (packed & 0x1_ffff, packed >> 32);
-    if captured > CAPTURE as u64 {
-        captured = CAPTURE as u64;
-    }
-    if tail > TAIL as u64 {
-        tail = TAIL as u64;
-    }
+    let (captured, tail) = (packed & 0x1_ffff, packed >> 32);
     let at = match transfer.direction {
         Direction::Ingress => call::now(),
         Direction::Egress => entry_time(transfer.thread),
@@ -302,7 +322,16 @@ fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, le
             ..SegmentHead::default()
         },
     );
-    emit_segment(scratch, HEAD as u64 + captured + tail);
+    // Read back from the head. The compiler knows both lengths well enough to leave out a bound on what it has in
+    // registers; 6.12's verifier forgets the bound of `wanted` where `flat` compares `wanted + TAIL` with `len`, two values
+    // that it takes for linked ("R3 unbounded memory access").
+    // SAFETY: `scratch` is a value of the map.
+    let (captured, tail) = unsafe {
+        let head = &raw const (*scratch).head;
+        ((&raw const (*head).captured).read_volatile(), (&raw const (*head).tail).read_volatile())
+    };
+    let captured = if captured < CAPTURE as u32 { captured } else { CAPTURE as u32 };
+    emit_segment(scratch, HEAD as u64 + u64::from(captured) + u64::from(tail));
 }
 
 /// Writes the record of a stream's end or loss.

@@ -3,9 +3,9 @@
 
 use agent_common::counter::Counter;
 use agent_common::layout::{PORT_KEEP, PORT_LEAVE};
-use agent_common::record::role;
+use agent_common::record::{Connection, role};
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_smp_processor_id};
+use aya_ebpf::helpers::generated::{self, bpf_get_current_task_btf, bpf_get_smp_processor_id};
 
 use crate::maps::{LAST_CONN, PORTS, SOCKETS, count, given};
 
@@ -204,37 +204,42 @@ fn is_tcp(sk: u64) -> bool {
     matches!(family, Some(AF_INET | AF_INET6)) && protocol == Some(IPPROTO_TCP)
 }
 
-/// The two ends of a socket.
+/// The two ends of a socket, without their addresses.
 pub struct Ends {
     pub family: u16,
-    pub local: [u8; 16],
-    pub peer: [u8; 16],
     pub local_port: u16,
     pub peer_port: u16,
 }
 
 #[inline(always)]
 pub fn ends(sk: u64) -> Option<Ends> {
-    let family: u16 = kernel(sk, given!(LAYOUT.skc_family))?;
-    let mut ends = Ends { family, local: [0; 16], peer: [0; 16], local_port: 0, peer_port: 0 };
-    ends.local_port = kernel(sk, given!(LAYOUT.skc_num))?;
-    ends.peer_port = u16::from_be(kernel(sk, given!(LAYOUT.skc_dport))?);
-    if family == AF_INET6 {
-        ends.local = kernel(sk, given!(LAYOUT.skc_v6_rcv_saddr))?;
-        ends.peer = kernel(sk, given!(LAYOUT.skc_v6_daddr))?;
+    Some(Ends {
+        family: kernel(sk, given!(LAYOUT.skc_family))?,
+        local_port: kernel(sk, given!(LAYOUT.skc_num))?,
+        peer_port: u16::from_be(kernel(sk, given!(LAYOUT.skc_dport))?),
+    })
+}
+
+/// Reads the addresses of a socket's two ends into a record of zeros; whether they could be read. Straight into it: each
+/// copy on the way would take room on the stack.
+#[inline(always)]
+pub fn addresses(sk: u64, family: u16, record: &mut Connection) -> bool {
+    let (local, peer, size) = if family == AF_INET6 {
+        (given!(LAYOUT.skc_v6_rcv_saddr), given!(LAYOUT.skc_v6_daddr), 16)
     } else {
-        let local: [u8; 4] = kernel(sk, given!(LAYOUT.skc_rcv_saddr))?;
-        let peer: [u8; 4] = kernel(sk, given!(LAYOUT.skc_daddr))?;
-        ends.local[0] = local[0];
-        ends.local[1] = local[1];
-        ends.local[2] = local[2];
-        ends.local[3] = local[3];
-        ends.peer[0] = peer[0];
-        ends.peer[1] = peer[1];
-        ends.peer[2] = peer[2];
-        ends.peer[3] = peer[3];
+        (given!(LAYOUT.skc_rcv_saddr), given!(LAYOUT.skc_daddr), 4)
+    };
+    kernel_into(sk, local, &mut record.local, size) && kernel_into(sk, peer, &mut record.peer, size)
+}
+
+/// Reads the first `size` octets of an address; whether that worked.
+#[inline(always)]
+fn kernel_into(base: u64, offset: u32, to: &mut [u8; 16], size: u32) -> bool {
+    // SAFETY: `size` is 4 or 16, so it fits; the helper checks the address it reads from.
+    unsafe {
+        let from = base.wrapping_add(u64::from(offset)) as *const core::ffi::c_void;
+        generated::bpf_probe_read_kernel(to.as_mut_ptr().cast(), size, from) == 0
     }
-    Some(ends)
 }
 
 /// Whether the port filters let a socket through. Which port is the server's is only known of a socket whose making was
