@@ -10,6 +10,7 @@ mod lint;
 mod run;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Args),
     /// Set up, build, then measure the budgets: throughput, cost per call, memory, start; prints a table
     Bench(bench::Args),
+    /// Set up, build, then run the agent on other kernels in a virtual machine: cargo xtask vm --kernel 6.1
+    Vm(vm::Args),
     /// Check formatting and run clippy on both halves, with warnings denied
     Lint(lint::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Lint(args) => lint::run(&args),
     };
     match result {

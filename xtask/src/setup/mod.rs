@@ -61,11 +61,17 @@ pub(crate) fn for_unit_tests() -> Result<()> {
 
 /// What all tests need, on top of build and run.
 pub(crate) fn for_tests() -> Result<()> {
-    step("Packages, for real servers and clients to test against", packages::ensure)?;
+    step("Packages, for real servers and clients to test against", packages::for_tests)?;
     step("Python environment, for fixtures and for checking the manifest", fixtures::python)?;
     step("Node packages, for fixtures", fixtures::node)?;
     step("Go programs, for fixtures", fixtures::go)?;
     for_unit_tests()
+}
+
+/// What the virtual machine with another kernel needs, on top of build.
+pub(crate) fn for_vm() -> Result<()> {
+    step("Packages, for a virtual machine and what runs in it", packages::for_vm)?;
+    Ok(())
 }
 
 /// Runs one step: says what it is for, then what came out of it.

@@ -1,4 +1,4 @@
-//! The programs that the tests run, by the Debian package that brings each.
+//! The programs that the tests and the virtual machine run, by the Debian package that brings each.
 
 use std::process::Command;
 
@@ -18,9 +18,12 @@ const fn package(name: &'static str, programs: &'static [&'static str], purpose:
     Package { name, programs, purpose }
 }
 
-const PACKAGES: &[Package] = &[
-    package("nginx-light", &["nginx"], "HTTP server under test"),
-    package("curl", &["curl"], "HTTP client under test"),
+const NGINX: Package = package("nginx-light", &["nginx"], "HTTP server under test");
+const CURL: Package = package("curl", &["curl"], "HTTP client under test");
+
+const TESTS: &[Package] = &[
+    NGINX,
+    CURL,
     package("wrk", &["wrk"], "HTTP load"),
     package("nghttp2-client", &["h2load"], "HTTP load at a given rate"),
     package("redis-server", &["redis-server"], "a neighbour that does not speak HTTP"),
@@ -35,18 +38,39 @@ const PACKAGES: &[Package] = &[
     package("g++", &["c++"], "the fuzzer's runtime"),
 ];
 
-/// Installs what is missing; on a system without apt says what to install.
-pub(super) fn ensure() -> Result<String> {
-    let mut missing: Vec<&str> = missing().map(|package| package.name).collect();
+const VM: &[Package] = &[
+    NGINX,
+    CURL,
+    package("qemu-system-x86", &["qemu-system-x86_64"], "emulates the machine"),
+    package("busybox-static", &["busybox"], "shell and small tools inside it"),
+    package("cpio", &["cpio"], "packs what it boots into"),
+];
+
+/// Installs what the tests lack; on a system without apt says what to install.
+pub(super) fn for_tests() -> Result<String> {
+    let mut extra = Vec::new();
     if exec::find("python3").is_none() || !python_has_venv() {
         // Debian splits it off.
-        missing.push("python3-venv");
+        extra.push("python3-venv");
     }
-    if missing.is_empty() {
-        return Ok(format!("all {} there", PACKAGES.len()));
+    ensure(TESTS, &extra)
+}
+
+/// Installs what the virtual machine lacks; on a system without apt says what to install.
+pub(super) fn for_vm() -> Result<String> {
+    ensure(VM, &[])
+}
+
+/// Installs those of the packages that are missing, and the extra ones.
+fn ensure(packages: &[Package], extra: &[&str]) -> Result<String> {
+    let missing: Vec<&Package> = packages.iter().filter(|package| package.is_missing()).collect();
+    let names: Vec<&str> = missing.iter().map(|package| package.name).chain(extra.iter().copied()).collect();
+    if names.is_empty() {
+        return Ok(format!("all {} there", packages.len()));
     }
     if !debian::is_here() {
-        let list: Vec<String> = self::missing()
+        let list: Vec<String> = missing
+            .iter()
             .map(|package| {
                 format!(
                     "{} ({}; Debian calls the package {})",
@@ -58,12 +82,14 @@ pub(super) fn ensure() -> Result<String> {
             .collect();
         bail!("install these with this distribution's package manager, then repeat:\n  {}", list.join("\n  "));
     }
-    debian::install(&missing)?;
-    Ok(format!("{} installed just now, none of them started", missing.len()))
+    debian::install(&names)?;
+    Ok(format!("{} installed just now, none of them started", names.len()))
 }
 
-fn missing() -> impl Iterator<Item = &'static Package> {
-    PACKAGES.iter().filter(|package| package.programs.iter().all(|program| exec::find(program).is_none()))
+impl Package {
+    fn is_missing(&self) -> bool {
+        self.programs.iter().all(|program| exec::find(program).is_none())
+    }
 }
 
 fn python_has_venv() -> bool {
