@@ -31,6 +31,7 @@ use crate::sampling::RateLimiter;
 use crate::signal::metrics::{self, Registry};
 use crate::signal::route::{self, Routes};
 use crate::signal::tracer::Tracer;
+use crate::trace::{Tail, Traces};
 
 /// What each step of the end may take; the whole stays under the usual grace period of 30 seconds.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -192,12 +193,14 @@ fn engine(
     let http = http1::Config {
         request_headers: boxed(&config.capture_request_headers),
         response_headers: boxed(&config.capture_response_headers),
+        request_id_headers: boxed(&config.request_id_headers),
         limits: http1::Limits::default(),
     };
     let selection = &config.selection;
     let filter = Filter::new(&selection.exe, &selection.pids, &selection.exclude_exe)?;
     let limiter = config.max_traces_per_second.map(RateLimiter::new);
-    let tracer = Tracer::new(config.sampler.clone(), limiter, Routes::new(route::Limits::default()));
+    let traces = Traces::new(config.sampler.clone(), limiter, config.causality);
+    let tracer = Tracer::new(Routes::new(route::Limits::default()));
     let registry = Registry::new(metrics::Limits::default(), tracer.clock.unix(probe::sys::monotonic()));
     let common = Common::detect(config::variable("OTEL_RESOURCE_ATTRIBUTES").as_deref());
     let mut processes = Processes::new(filter, common, Tgid(std::process::id()));
@@ -205,6 +208,8 @@ fn engine(
     Ok(Engine::new(
         Connections::new(Arc::new(http), Some(hints)),
         processes,
+        traces,
+        Tail::new(config.keep),
         tracer,
         registry,
         probe,

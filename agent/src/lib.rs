@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod app;
+pub mod causality;
 pub mod check;
 pub mod clock;
 pub mod config;
@@ -17,3 +18,4 @@ pub mod protocol;
 pub mod sampling;
 pub mod signal;
 pub mod source;
+pub mod trace;

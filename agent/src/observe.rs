@@ -15,6 +15,7 @@ use crate::probe;
 use crate::protocol::http1::Loss;
 use crate::signal::metrics::own::{self, Dropped, Exchanges, Own, Program, Queue};
 use crate::signal::metrics::{Connection, Exposition, Format};
+use crate::trace;
 
 /// The time that rates and quantiles on the page are about, in seconds.
 const WINDOW: u64 = 60;
@@ -78,6 +79,7 @@ impl Observer {
                 .map(|(counter, n)| (counter.as_str(), *n))
         };
         let tracer = &engine.tracer.stats;
+        let traces = engine.traces.stats();
         let connections = engine.connections.stats();
         let books: Vec<(&'static str, Books)> =
             self.exporters.iter().map(|(name, handle)| (*name, handle.books())).collect();
@@ -108,8 +110,11 @@ impl Observer {
                 Exchanges { protocol: "tcp", kind: "client", count: tracer.failed_connections },
             ],
             exchanges_lost: losses(engine),
-            spans: tracer.spans,
-            spans_sampled_out: tracer.sampled_out + tracer.rate_limited,
+            spans: tracer.spans + engine.tail.kept,
+            links: links(&traces),
+            trace_losses: vec![("untracked", traces.untracked), ("evicted", traces.evicted), ("late", traces.late)],
+            traces_open: traces.open,
+            spans_sampled_out: tracer.sampled_out - engine.tail.kept + tracer.rate_limited,
             spans_exported: books.iter().map(|(name, books)| (*name, books.exported)).collect(),
             spans_dropped: books.iter().flat_map(|(name, books)| dropped(name, books)).collect(),
             metric_points: self.points.get().map(|points| {
@@ -144,8 +149,8 @@ impl Observer {
         let exchanges = tracer.server_exchanges + tracer.client_exchanges + tracer.failed_connections;
         eprintln!(
             "remora: {exchanges} exchanges seen, {} spans made, {} left out by sampling",
-            tracer.spans,
-            tracer.sampled_out + tracer.rate_limited
+            tracer.spans + engine.tail.kept,
+            tracer.sampled_out - engine.tail.kept + tracer.rate_limited
         );
         for (name, books) in books {
             eprintln!("remora: {name}: {} spans exported, {} dropped", books.exported, books.dropped_total());
@@ -305,4 +310,10 @@ impl ProcessUse {
         }
         Self { cpu_seconds, resident_bytes, open_fds: process.fd_count().map_or(0, |count| count as u64) }
     }
+}
+
+/// Exchanges by what named their parent.
+fn links(traces: &trace::Stats) -> Vec<(&'static str, u64)> {
+    let named = trace::Method::ALL.into_iter().map(trace::Method::name).zip(traces.links);
+    named.chain([("none", traces.roots)]).collect()
 }

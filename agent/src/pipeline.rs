@@ -9,17 +9,19 @@ use std::time::Duration;
 
 use agent_common::ids::{Direction, MonoNanos};
 
-use crate::conn::{Connections, Finished};
+use crate::conn::{Connections, ExchangeId, Finished, Step};
 use crate::export::ExportHandle;
 use crate::listen::Store;
 use crate::probe::Probe;
 use crate::probe::sys::{self, ReaderFlag};
 use crate::process::Processes;
+use crate::protocol::Begun;
 use crate::signal::http;
 use crate::signal::metrics::Registry;
-use crate::signal::span::{Batch, Kind, Span};
+use crate::signal::span::{Batch, Endpoints, Kind, SAMPLED, Span};
 use crate::signal::tracer::Tracer;
 use crate::source::{LifecycleRecord, LifecycleRing, Opened, Rings};
+use crate::trace::{Placed, Tail, Traces};
 
 /// Records of one pass, at most: the state's lock is held for one pass.
 const PASS: usize = 16 * 1024;
@@ -37,6 +39,8 @@ const SWEEP_ALL: u64 = 5_000_000_000;
 pub struct Engine {
     pub connections: Connections,
     pub processes: Processes,
+    pub traces: Traces,
+    pub tail: Tail,
     pub tracer: Tracer,
     pub registry: Registry,
     pub probe: Probe,
@@ -44,8 +48,11 @@ pub struct Engine {
     ports: Ports,
     exporters: Vec<ExportHandle>,
     store: Arc<Store>,
-    finished: Vec<Finished>,
+    steps: Vec<Step>,
+    placed: Vec<Placed>,
     spans: Vec<Span>,
+    /// The newest record.
+    newest: MonoNanos,
     swept: MonoNanos,
     swept_all: MonoNanos,
 }
@@ -95,16 +102,21 @@ impl Engine {
     pub fn new(
         connections: Connections,
         processes: Processes,
-        tracer: Tracer,
+        traces: Traces,
+        tail: Tail,
+        mut tracer: Tracer,
         registry: Registry,
         probe: Probe,
         ports: Ports,
         exporters: Vec<ExportHandle>,
         store: Arc<Store>,
     ) -> Self {
+        tracer.all = tail.is_on();
         Self {
             connections,
             processes,
+            traces,
+            tail,
             tracer,
             registry,
             probe,
@@ -112,8 +124,10 @@ impl Engine {
             ports,
             exporters,
             store,
-            finished: Vec::new(),
+            steps: Vec::new(),
+            placed: Vec::new(),
             spans: Vec::new(),
+            newest: MonoNanos(0),
             swept: MonoNanos(0),
             swept_all: MonoNanos(0),
         }
@@ -133,51 +147,77 @@ impl Engine {
                 self.processes.seen(opened.thread.tgid, &opened.comm, opened.at);
                 self.connections.open(&opened);
             }
-            LifecycleRecord::ConnectFailed { connection, errno } => self.connect_failed(&connection, errno),
+            LifecycleRecord::ConnectFailed { connection, errno } => self.connect_failed(connection, errno),
             LifecycleRecord::SentAll(_) | LifecycleRecord::Closed(_) => closings.push(record),
             LifecycleRecord::Exec { tgid, comm, filename, .. } => {
                 self.processes.executed(tgid, &comm, &filename);
             }
-            LifecycleRecord::Exit { tgid, at } => self.processes.exited(tgid, at),
+            LifecycleRecord::Exit { tgid, at } => {
+                self.processes.exited(tgid, at);
+                self.traces.exited(tgid);
+            }
         }
     }
 
-    fn connect_failed(&mut self, connection: &Opened, errno: u32) {
+    fn connect_failed(&mut self, connection: Opened, errno: u32) {
         let resource = self.processes.seen(connection.thread.tgid, &connection.comm, connection.at);
         let resource = resource.filter(|_| self.ports.admit(Some(connection.endpoints.peer.port())));
-        let Some(resource) = resource else {
-            self.stats.not_selected += 1;
-            return;
-        };
-        self.spans.extend(self.tracer.connect_failed(connection, errno, &resource));
+        match resource {
+            Some(resource) => self.traces.connect_failed(connection, errno, &resource, &mut self.placed),
+            None => self.stats.not_selected += 1,
+        }
     }
 
     fn closing(&mut self, record: &LifecycleRecord) {
         match record {
-            LifecycleRecord::SentAll(closed) => self.connections.sent_all(closed, &mut self.finished),
-            LifecycleRecord::Closed(closed) => self.connections.closed(closed, &mut self.finished),
+            LifecycleRecord::SentAll(closed) => self.connections.sent_all(closed, &mut self.steps),
+            LifecycleRecord::Closed(closed) => self.connections.closed(closed, &mut self.steps),
             _ => {}
         }
     }
 
-    /// Measures what has finished, and makes spans of it.
+    /// Finds the traces that what was seen belongs to; measures what has its place there, and makes spans of it.
     fn trace(&mut self) {
-        for finished in self.finished.drain(..) {
-            let exchange = &finished.exchange;
-            let resource = self.processes.of(exchange.request_thread.tgid, exchange.start);
-            let port = finished.endpoints.map(|endpoints| {
-                let kind = match exchange.request_direction {
-                    Direction::Ingress => Kind::Server,
-                    Direction::Egress => Kind::Client,
-                };
-                http::ends(kind, endpoints).0.port()
-            });
-            let Some(resource) = resource.filter(|_| self.ports.admit(port)) else {
-                self.stats.not_selected += 1;
-                continue;
-            };
-            self.spans.extend(self.tracer.exchange(finished, &resource, &mut self.registry));
+        let mut steps = std::mem::take(&mut self.steps);
+        for step in steps.drain(..) {
+            match step {
+                Step::Begun { id, request, endpoints } => self.begun(id, &request, endpoints),
+                Step::Dropped(id) => self.traces.dropped(id, self.newest, &mut self.placed),
+                Step::Finished(finished) => self.finished(finished),
+            }
         }
+        self.steps = steps;
+        for placed in self.placed.drain(..) {
+            match self.tracer.span(placed, &mut self.registry) {
+                Some(span) if span.flags & SAMPLED == 0 => self.tail.offer(span, self.newest, &mut self.spans),
+                span => self.spans.extend(span),
+            }
+        }
+    }
+
+    fn begun(&mut self, id: ExchangeId, request: &Begun, endpoints: Option<Endpoints>) {
+        let resource = self.processes.of(request.thread.tgid, request.at);
+        if let Some(resource) = resource.filter(|_| self.admits(request.direction, endpoints)) {
+            self.traces.begin(id, request, endpoints, &resource, &mut self.placed);
+        }
+    }
+
+    fn finished(&mut self, finished: Finished) {
+        let exchange = &finished.exchange;
+        let resource = self.processes.of(exchange.request_thread.tgid, exchange.start);
+        match resource.filter(|_| self.admits(exchange.request_direction, finished.endpoints)) {
+            Some(resource) => self.traces.finish(finished, resource, &mut self.placed),
+            None => self.stats.not_selected += 1,
+        }
+    }
+
+    /// Whether the server's port is wanted.
+    fn admits(&self, request_direction: Direction, endpoints: Option<Endpoints>) -> bool {
+        let kind = match request_direction {
+            Direction::Ingress => Kind::Server,
+            Direction::Egress => Kind::Client,
+        };
+        self.ports.admit(endpoints.map(|endpoints| http::ends(kind, endpoints).0.port()))
     }
 
     /// Hands the spans made so far to every exporter.
@@ -192,13 +232,14 @@ impl Engine {
         self.store.push(&batch);
     }
 
-    /// What has to be done by time.
-    fn tick(&mut self) {
+    /// What has to be done by time. `seen`: everything up to now is known, nothing waits in a ring.
+    fn tick(&mut self, seen: bool) {
         let now = sys::monotonic();
+        self.traces.poll(if seen { now } else { self.newest }, &mut self.placed);
         self.tracer.clock.refresh(now);
         if now.since(self.swept) > SWEEP {
             self.swept = now;
-            self.connections.sweep(now, &mut self.finished);
+            self.connections.sweep(now, &mut self.steps);
         }
         if now.since(self.swept_all) > SWEEP_ALL {
             self.swept_all = now;
@@ -258,6 +299,10 @@ impl Reader {
         // What the followers of open connections have counted since the last look belongs into the last books.
         engine.connections.sweep_all(sys::monotonic());
         engine.stats.unfinished = engine.connections.outstanding() as u64;
+        let now = sys::monotonic();
+        let Engine { traces, placed, .. } = &mut *engine;
+        traces.finish_all(now, placed);
+        engine.trace();
         engine.flush();
     }
 
@@ -279,17 +324,18 @@ impl Reader {
                     engine.stats.malformed += 1;
                     return;
                 };
+                engine.newest = engine.newest.max(record.at);
                 if !engine.connections.contains(record.conn) {
                     // The kernel side announced it before its first segment.
                     lifecycle(engine, &mut rings.lifecycle, closings, &mut 0);
                 }
-                engine.connections.segment(&record, &mut engine.finished);
+                engine.connections.segment(&record, &mut engine.steps);
             });
             if !more {
                 emptied = true;
                 break;
             }
-            if engine.finished.len() >= 1024 {
+            if engine.steps.len() >= 1024 {
                 engine.trace();
             }
         }
@@ -299,7 +345,7 @@ impl Reader {
             }
         }
         engine.trace();
-        engine.tick();
+        engine.tick(emptied);
         engine.trace();
         engine.flush();
         records

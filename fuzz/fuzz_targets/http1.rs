@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use self::protocol::http1::{Config, Follower, Limits, Loss, Stats};
 use self::protocol::{End, Exchange, Segment, Thread, Verdict};
-use agent_common::ids::{Direction, MonoNanos};
+use agent_common::ids::{Direction, MonoNanos, Seq};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits =
@@ -38,7 +38,7 @@ impl Run {
 
     fn segment(&mut self, direction: Direction, at: u64, octets: &[u8], missing: u64, tail: &[u8]) {
         let before = self.exchanges.len();
-        let segment = Segment { at: MonoNanos(at), thread: Thread::default(), octets, missing, tail };
+        let segment = Segment { at: MonoNanos(at), thread: Thread::default(), position: Seq(0), octets, missing, tail };
         let verdict = self.follower.segment(direction, segment, &mut |exchange| self.exchanges.push(exchange));
         assert!(!self.over || (before == self.exchanges.len() && verdict != Verdict::Follow), "over is over");
         self.over = verdict != Verdict::Follow;

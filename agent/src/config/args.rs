@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser};
 use tracing_subscriber::filter::Targets;
@@ -108,6 +109,25 @@ pub(super) struct Settings {
     /// Export at most so many new traces a second [default: no limit]
     #[arg(long, value_name = "N", value_parser = value::traces_per_second, allow_negative_numbers = true, help_heading = "Sampling")]
     pub(super) max_traces_per_second: Option<NonZeroU32>,
+    /// Export traces with an error even when they were not sampled, as far as this host sees them [default: false]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = value::boolean, action = ArgAction::Set, help_heading = "Sampling"
+    )]
+    pub(super) keep_errors: Option<bool>,
+    /// The same for traces with a span that took at least so long, such as 500ms [default: none]
+    #[arg(long, value_name = "TIME", value_parser = value::duration, help_heading = "Sampling")]
+    pub(super) keep_slower_than: Option<Duration>,
+
+    /// Requests with the same value of this header are of one trace [repeatable] [default: x-request-id and its like]
+    #[arg(long, value_name = "NAME", value_parser = value::header_name, help_heading = "Traces")]
+    pub(super) request_id_header: Vec<String>,
+    /// Set no parent that is less probable than this, from 0 to 1 [default: 0.5]
+    #[arg(long, value_name = "P", value_parser = value::probability, help_heading = "Traces")]
+    pub(super) link_floor: Option<f64>,
+    /// Decide about a parent at the latest so long after the call returned, 10ms to 30s [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = value::hold_back, help_heading = "Traces")]
+    pub(super) link_hold_back: Option<Duration>,
 
     /// Write trace context into traffic; this version knows only 'off' [default: off]
     #[arg(long, value_name = "HOW", value_parser = value::propagate, help_heading = "Advanced")]
@@ -154,6 +174,11 @@ impl Settings {
             log: self.log.or(other.log),
             quiet: self.quiet.or(other.quiet),
             max_traces_per_second: self.max_traces_per_second.or(other.max_traces_per_second),
+            keep_errors: self.keep_errors.or(other.keep_errors),
+            keep_slower_than: self.keep_slower_than.or(other.keep_slower_than),
+            request_id_header: list(self.request_id_header, other.request_id_header, both),
+            link_floor: self.link_floor.or(other.link_floor),
+            link_hold_back: self.link_hold_back.or(other.link_hold_back),
             propagate: self.propagate.or(other.propagate),
             segment_ring: self.segment_ring.or(other.segment_ring),
         }

@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use tracing_subscriber::filter::Targets;
@@ -28,10 +29,15 @@ use tracing_subscriber::filter::Targets;
 use self::args::{Cli, Settings, Subcommand};
 pub use self::error::UsageError;
 pub use self::value::{Listen, Propagate, SpansTo};
+use crate::causality;
 use crate::sampling::Sampler;
+use crate::trace::Keep;
 
 /// The exit status of a wrong command line, variable or file.
 pub const USAGE_STATUS: u8 = 2;
+
+/// Headers whose value is the same in all requests of a trace, as gateways and frameworks use them.
+const REQUEST_ID_HEADERS: [&str; 3] = ["x-request-id", "x-correlation-id", "request-id"];
 
 /// What the agent was asked to do.
 #[derive(Clone, Debug)]
@@ -56,6 +62,12 @@ pub struct Config {
     pub sampler: Sampler,
     /// At most so many new traces a second are exported (`crate::sampling::RateLimiter`).
     pub max_traces_per_second: Option<NonZeroU32>,
+    /// Traces that are exported although the head sampler left them out.
+    pub keep: Keep,
+    /// Bounds and thresholds of what decides within a process.
+    pub causality: causality::Settings,
+    /// Lower-case names of request header fields whose value is the same in all requests of a trace.
+    pub request_id_headers: Vec<String>,
     /// Lower-case names of request header fields that become span attributes.
     pub capture_request_headers: Vec<String>,
     /// The same of response header fields.
@@ -160,6 +172,7 @@ impl Config {
     }
 
     fn checked(settings: Settings, sampler: Sampler) -> Self {
+        let defaults = causality::Settings::default();
         Self {
             listen: settings.listen.unwrap_or_default(),
             spans: settings.spans,
@@ -174,10 +187,28 @@ impl Config {
             propagate: settings.propagate.unwrap_or_default(),
             sampler,
             max_traces_per_second: settings.max_traces_per_second,
+            keep: Keep {
+                errors: settings.keep_errors.unwrap_or_default(),
+                slower_than: settings.keep_slower_than.map(nanos),
+            },
+            causality: causality::Settings {
+                floor: settings.link_floor.unwrap_or(defaults.floor),
+                hold_back: settings.link_hold_back.map_or(defaults.hold_back, nanos),
+                ..defaults
+            },
+            request_id_headers: if settings.request_id_header.is_empty() {
+                REQUEST_ID_HEADERS.map(str::to_owned).to_vec()
+            } else {
+                settings.request_id_header
+            },
             capture_request_headers: settings.capture_request_header,
             capture_response_headers: settings.capture_response_header,
             segment_ring: settings.segment_ring.unwrap_or(agent_common::limits::SEGMENT_RING),
             log: settings.log.unwrap_or_else(value::default_log),
         }
     }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -127,7 +127,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
 /// Everything that can be set has a variable and a key; a flag without one would fail here.
 #[test]
 fn all_settings_by_variable_and_by_key() {
-    let settings: [(&str, &str); 14] = [
+    let settings: [(&str, &str); 19] = [
         ("exe", "nginx"),
         ("pid", "12"),
         ("port", "80"),
@@ -140,6 +140,11 @@ fn all_settings_by_variable_and_by_key() {
         ("log", "info,agent::probe=debug"),
         ("quiet", "on"),
         ("max-traces-per-second", "100"),
+        ("keep-errors", "true"),
+        ("keep-slower-than", "250ms"),
+        ("request-id-header", "Correlation"),
+        ("link-floor", "0.75"),
+        ("link-hold-back", "2s"),
         ("propagate", "off"),
         ("segment-ring", "65536"),
     ];
@@ -184,6 +189,10 @@ fn all_settings_by_variable_and_by_key() {
         assert_eq!(config.log.to_string(), "agent::probe=debug,info");
         assert!(config.quiet);
         assert_eq!(config.max_traces_per_second, NonZeroU32::new(100));
+        assert_eq!(config.keep, Keep { errors: true, slower_than: Some(250_000_000) });
+        assert_eq!(config.request_id_headers, ["correlation"]);
+        assert!((config.causality.floor - 0.75).abs() < f64::EPSILON);
+        assert_eq!(config.causality.hold_back, 2_000_000_000);
         assert_eq!(config.segment_ring, 64 << 10);
     }
 }

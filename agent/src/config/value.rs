@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use globset::GlobBuilder;
@@ -15,6 +16,8 @@ const PID_MAX: u64 = 4 << 20;
 const TRACES_PER_SECOND_MAX: u64 = 1_000_000;
 /// The smallest ring that holds a record of the largest size, and the largest that a 32-bit size can name with room.
 const SEGMENT_RING: RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// Longer, and spans come too late to be of use; shorter, and nothing can be compared.
+const HOLD_BACK: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(30);
 /// The longest name of a header field that is accepted, in octets.
 const HEADER_NAME_MAX: usize = 256;
 
@@ -141,6 +144,25 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
         _ => Err(format!("expected true or false, not '{text}'")),
+    }
+}
+
+/// A length of time with its unit, such as `500ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| format!("expected a time such as 500ms or 2s, not '{text}'"))
+}
+
+pub(super) fn hold_back(text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        Ok(time) if HOLD_BACK.contains(&time) => Ok(time),
+        _ => Err(format!("expected a time from 10ms to 30s, not '{text}'")),
+    }
+}
+
+pub(super) fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from 0 to 1, not '{text}'")),
     }
 }
 

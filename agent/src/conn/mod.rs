@@ -4,4 +4,4 @@
 mod stream;
 mod table;
 
-pub use self::table::{Connections, Finished, OpenSide, Stats};
+pub use self::table::{Connections, ExchangeId, Finished, OpenSide, Stats, Step};

@@ -29,7 +29,14 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn segment(&self) -> Segment<'_> {
         let missing = u64::from(self.len).saturating_sub(self.octets.len() as u64);
-        Segment { at: self.at, thread: self.thread, octets: &self.octets, missing, tail: &self.tail }
+        Segment {
+            at: self.at,
+            thread: self.thread,
+            position: self.seq,
+            octets: &self.octets,
+            missing,
+            tail: &self.tail,
+        }
     }
 }
 
@@ -185,7 +192,7 @@ mod tests {
     use super::*;
 
     fn segment(octets: &[u8]) -> Segment<'_> {
-        Segment { at: MonoNanos(1000), thread: Thread::default(), octets, missing: 0, tail: &[] }
+        Segment { at: MonoNanos(1000), thread: Thread::default(), position: Seq(0), octets, missing: 0, tail: &[] }
     }
 
     #[test]

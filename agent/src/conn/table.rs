@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
 use crate::protocol::http1::{self, Follower, Method};
-use crate::protocol::{End, Exchange, IgnoreReason, Segment, Verdict};
+use crate::protocol::{Begun, End, Exchange, IgnoreReason, Notice, Segment, Verdict};
 use crate::signal::span::{Endpoints, Kind};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, What};
 
@@ -28,8 +28,41 @@ const MOST_SKIPPED: u64 = 1 << 30;
 #[derive(Debug)]
 pub struct Finished {
     pub conn: ConnId,
-    pub exchange: Exchange,
+    /// Boxed once: it is handed on several times.
+    pub exchange: Box<Exchange>,
     pub endpoints: Option<Endpoints>,
+}
+
+impl Finished {
+    #[must_use]
+    pub const fn id(&self) -> ExchangeId {
+        ExchangeId::new(self.conn, self.exchange.number)
+    }
+}
+
+/// Names one request of one connection while the agent runs, before it is an exchange and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ExchangeId(pub u64);
+
+impl ExchangeId {
+    /// 2^24 requests later a connection uses an id again.
+    #[must_use]
+    pub const fn new(conn: ConnId, number: u32) -> Self {
+        Self(conn.0 << 24 | (number & 0x00ff_ffff) as u64)
+    }
+}
+
+/// What the connections bring, in order.
+#[derive(Debug)]
+pub enum Step {
+    Begun {
+        id: ExchangeId,
+        request: Begun,
+        endpoints: Option<Endpoints>,
+    },
+    /// A request that began will not become an exchange.
+    Dropped(ExchangeId),
+    Finished(Finished),
 }
 
 /// What the table counts. Monotonic, but for `open`.
@@ -80,7 +113,9 @@ pub struct Connections {
     hints: Option<Hints>,
     /// Connections that hold records back.
     holding: Vec<ConnId>,
-    exchanges: Vec<Exchange>,
+    #[expect(clippy::vec_box, reason = "each goes on by itself")]
+    exchanges: Vec<Box<Exchange>>,
+    notices: Vec<Notice>,
     stats: Stats,
     followed: http1::Stats,
 }
@@ -101,6 +136,7 @@ impl Connections {
             hints,
             holding: Vec::new(),
             exchanges: Vec::new(),
+            notices: Vec::new(),
             stats: Stats::default(),
             followed: http1::Stats::default(),
         }
@@ -170,7 +206,7 @@ impl Connections {
     }
 
     /// A call on a socket; exchanges that it finishes are added to `out`.
-    pub fn segment(&mut self, record: &SegmentRecord<'_>, out: &mut Vec<Finished>) {
+    pub fn segment(&mut self, record: &SegmentRecord<'_>, out: &mut Vec<Step>) {
         if !self.contains(record.conn) {
             self.stats.unannounced += 1;
             self.insert(record.conn, None, false, record.at, record.thread.tgid);
@@ -185,7 +221,8 @@ impl Connections {
         match record.what {
             What::Data { len, octets, tail } => {
                 let missing = u64::from(len).saturating_sub(octets.len() as u64);
-                let segment = Segment { at: record.at, thread: record.thread, octets, missing, tail };
+                let segment =
+                    Segment { at: record.at, thread: record.thread, position: record.seq, octets, missing, tail };
                 self.data(record.conn, direction, record.seq, len, &segment);
             }
             What::End => self.end(record.conn, direction, record.seq, record.at),
@@ -236,13 +273,14 @@ impl Connections {
         let Some(connection) = self.table.get_mut(&conn) else { return };
         let Some(follower) = &mut connection.follower else { return };
         let exchanges = &mut self.exchanges;
-        let verdict = follower.segment(direction, *segment, &mut |exchange| exchanges.push(exchange));
+        let verdict = follower.segment(direction, *segment, &mut |exchange| exchanges.push(Box::new(exchange)));
         if let Verdict::Ignore(reason) = verdict {
             match reason {
                 IgnoreReason::NotThisProtocol => self.stats.not_http += 1,
                 IgnoreReason::Upgraded => self.stats.upgraded += 1,
             }
             self.followed += follower.take_stats();
+            self.notices.extend(follower.notices());
             connection.follower = None;
         }
     }
@@ -302,7 +340,7 @@ impl Connections {
     }
 
     /// The process has closed its sending direction.
-    pub fn sent_all(&mut self, closed: &Closed, out: &mut Vec<Finished>) {
+    pub fn sent_all(&mut self, closed: &Closed, out: &mut Vec<Step>) {
         let Closed { conn, at, peer_first, positions, .. } = *closed;
         if peer_first {
             self.end(conn, Direction::Ingress, positions.received, at);
@@ -312,7 +350,7 @@ impl Connections {
     }
 
     /// A socket is gone.
-    pub fn closed(&mut self, closed: &Closed, out: &mut Vec<Finished>) {
+    pub fn closed(&mut self, closed: &Closed, out: &mut Vec<Step>) {
         let Closed { conn, at, peer_first, errno, positions } = *closed;
         if peer_first {
             self.end(conn, Direction::Ingress, positions.received, at);
@@ -328,7 +366,7 @@ impl Connections {
     }
 
     /// What has to be done now and then: records that waited long enough, connections forgotten by everybody.
-    pub fn sweep(&mut self, now: MonoNanos, out: &mut Vec<Finished>) {
+    pub fn sweep(&mut self, now: MonoNanos, out: &mut Vec<Step>) {
         for conn in std::mem::take(&mut self.holding) {
             let overdue = |connection: &Connection| connection.streams.iter().any(|stream| stream.is_overdue(now));
             if self.table.get(&conn).is_some_and(overdue) {
@@ -365,18 +403,27 @@ impl Connections {
 
     fn with_follower(&mut self, conn: ConnId, act: impl FnOnce(&mut Follower, &mut dyn FnMut(Exchange))) {
         if let Some(Connection { follower: Some(follower), .. }) = self.table.get_mut(&conn) {
-            act(follower, &mut |exchange| self.exchanges.push(exchange));
+            act(follower, &mut |exchange| self.exchanges.push(Box::new(exchange)));
         }
     }
 
     /// Hands on what was finished, and tells the kernel side what it may leave out now.
-    fn settle(&mut self, conn: ConnId, out: &mut Vec<Finished>) {
+    fn settle(&mut self, conn: ConnId, out: &mut Vec<Step>) {
         let Some(connection) = self.table.get_mut(&conn) else {
             self.exchanges.clear();
+            self.notices.clear();
             return;
         };
         let endpoints = connection.endpoints;
-        out.extend(self.exchanges.drain(..).map(|exchange| Finished { conn, exchange, endpoints }));
+        if let Some(follower) = &mut connection.follower {
+            self.notices.extend(follower.notices());
+        }
+        out.extend(self.notices.drain(..).map(|notice| match notice {
+            Notice::Begun(request) => Step::Begun { id: ExchangeId::new(conn, request.number), request, endpoints },
+            Notice::Dropped { number } => Step::Dropped(ExchangeId::new(conn, number)),
+        }));
+        let finished = |exchange| Step::Finished(Finished { conn, exchange, endpoints });
+        out.extend(self.exchanges.drain(..).map(finished));
         let hinted = connection.wanted();
         if hinted != connection.hinted {
             connection.hinted = hinted;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos, UnixNanos};
+use agent_common::ids::{Direction, MonoNanos, Seq, UnixNanos};
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use proptest::prelude::*;
@@ -86,6 +86,7 @@ pub(super) fn message() -> HttpMessage {
         response_body: Some(5120),
         request_size: 96,
         response_size: 5400,
+        request_id: None,
         context: None,
         request_headers: Vec::new(),
         response_headers: Vec::new(),
@@ -94,6 +95,8 @@ pub(super) fn message() -> HttpMessage {
 
 pub(super) fn exchange(http: HttpMessage) -> Exchange {
     Exchange {
+        number: 1,
+        position: Seq(0),
         request_direction: Direction::Ingress,
         request_thread: Thread::default(),
         start: MonoNanos(1_000),
@@ -119,13 +122,14 @@ pub(super) fn span(id: u64, kind: Kind, resource: &Arc<Resource>, http: HttpMess
         parent_span_id: None,
         flags: 0x301,
         trace_state: None,
+        link: None,
         kind,
         name: http::span_name(&exchange.http, route.as_deref()),
         start: UnixNanos(1_795_000_000_000_000_000 + id),
         end: UnixNanos(1_795_000_000_003_200_000 + id),
         status: http::status(kind, &exchange),
         resource: Arc::clone(resource),
-        detail: Detail::Http(HttpDetail { exchange, endpoints: Some(endpoints()), route }),
+        detail: Detail::Http(HttpDetail { exchange: Box::new(exchange), endpoints: Some(endpoints()), route }),
     }
 }
 
@@ -178,7 +182,7 @@ pub(super) fn any_span() -> impl Strategy<Value = Span> {
         let mut made = span(id, kind, &resource(resource_id, ["a", "b\n", ""][resource_id as usize]), http);
         made.parent_span_id = parent.map(|parent| SpanId(parent.to_be_bytes()));
         (made.flags, made.start, made.end) = (flags, UnixNanos(start), UnixNanos(end));
-        (made.trace_state, made.name) = (trace_state, name);
+        (made.trace_state, made.name) = (trace_state.map(Into::into), name);
         match (&mut made.detail, ends) {
             (Detail::Http(detail), ends) if server || ends.is_none() => {
                 detail.endpoints = ends.map(|(local, peer)| Endpoints { local, peer });

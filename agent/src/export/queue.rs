@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::books::{Books, DropReason};
+use crate::protocol::Exchange;
 use crate::signal::span::{Batch, Detail, Span};
 
 /// Losses for the same reason are logged once in this time; they are always counted.
@@ -45,7 +46,7 @@ pub fn weight(span: &Span) -> usize {
             let headers = http.request_headers.iter().chain(&http.response_headers);
             let headers =
                 headers.map(|(name, values)| 64 + name.len() + values.iter().map(|v| 24 + v.len()).sum::<usize>());
-            http.target.len() + long.iter().sum::<usize>() + headers.sum::<usize>()
+            size_of::<Exchange>() + http.target.len() + long.iter().sum::<usize>() + headers.sum::<usize>()
         }
     };
     size_of::<Span>() + SMALL_TEXTS + span.name.len() + span.trace_state.as_ref().map_or(0, |s| s.len()) + texts

@@ -17,7 +17,7 @@ use super::filter::{Filter, Params};
 use super::json::SpanView;
 use super::source::{ServiceRow, Stats};
 use super::store::Usage;
-use super::{State, guard, page, stream};
+use super::{State, guard, page, stream, traces};
 
 /// Spans in an answer, unless asked for fewer or more.
 const SPANS: usize = 200;
@@ -36,6 +36,8 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/icon.svg", get(page::icon))
         .route("/api/spans", get(spans))
         .route("/api/spans/{span_id}", get(span))
+        .route("/api/traces/{trace_id}", get(traces::trace))
+        .route("/api/map", get(traces::map))
         .route("/api/services", get(services))
         .route("/api/stats", get(stats))
         .route("/api/stream", get(stream::stream))
@@ -201,15 +203,15 @@ pub(super) fn error(status: StatusCode, text: &str) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn json(body: Bytes) -> Response {
+pub(super) fn json(body: Bytes) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-fn to_json<T: Serialize>(value: &T) -> serde_json::Result<Bytes> {
+pub(super) fn to_json<T: Serialize>(value: &T) -> serde_json::Result<Bytes> {
     serde_json::to_vec(value).map(Bytes::from)
 }
 
-fn unwritable(failed: &serde_json::Error) -> Response {
+pub(super) fn unwritable(failed: &serde_json::Error) -> Response {
     tracing::error!(error = %failed, "an answer could not be written");
     error(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written")
 }

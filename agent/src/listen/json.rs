@@ -83,7 +83,7 @@ impl Serialize for SpanView<'_> {
         }
         map.serialize_entry("attributes", &SpanAttributes { span, limit })?;
         if self.whole {
-            map.serialize_entry("trace_state", &span.trace_state)?;
+            map.serialize_entry("trace_state", &span.trace_state.as_deref())?;
             map.serialize_entry("flags", &span.flags)?;
             map.serialize_entry("resource", &ResourceAttributes(&span.resource))?;
         }

@@ -14,6 +14,7 @@ pub(crate) mod sample;
 mod source;
 mod store;
 mod stream;
+mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;

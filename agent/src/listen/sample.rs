@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos, UnixNanos};
+use agent_common::ids::{Direction, MonoNanos, Seq, UnixNanos};
 
 use crate::protocol::http1::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Thread};
@@ -28,11 +28,14 @@ pub(crate) fn span(id: u64) -> Sample {
         response_body: Some(612),
         request_size: 78,
         response_size: 850,
+        request_id: None,
         context: None,
         request_headers: Vec::new(),
         response_headers: Vec::new(),
     };
     let exchange = Exchange {
+        number: 1,
+        position: Seq(0),
         request_direction: Direction::Ingress,
         request_thread: Thread::default(),
         start: MonoNanos(1_000_000),
@@ -45,13 +48,14 @@ pub(crate) fn span(id: u64) -> Sample {
         http,
     };
     let endpoints = Endpoints { local: address("[::ffff:10.0.0.1]:8080"), peer: address("[::ffff:10.0.0.9]:40000") };
-    let detail = HttpDetail { exchange, endpoints: Some(endpoints), route: None };
+    let detail = HttpDetail { exchange: Box::new(exchange), endpoints: Some(endpoints), route: None };
     Sample(Span {
         trace_id: TraceId(u128::from(id).to_be_bytes()),
         span_id: SpanId(id.to_be_bytes()),
         parent_span_id: None,
         flags: 1,
         trace_state: None,
+        link: None,
         kind: Kind::Server,
         name: "GET".into(),
         start: UnixNanos(1_700_000_000_000_250_000),

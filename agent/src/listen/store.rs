@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::protocol::Exchange;
 use crate::protocol::http1::{CapturedHeader, HttpMessage};
 use crate::signal::span::{Batch, Detail, Span};
 
@@ -191,7 +192,7 @@ impl Store {
 /// The octets a span takes. Its resource is not counted: that is shared with the process table and other spans.
 fn weight(span: &Span) -> usize {
     let detail = match &span.detail {
-        Detail::Http(detail) => http_weight(&detail.exchange.http),
+        Detail::Http(detail) => size_of::<Exchange>() + http_weight(&detail.exchange.http),
         Detail::Connect(_) => 0,
     };
     size_of::<Span>() + span.name.len() + text(span.trace_state.as_deref()) + detail
@@ -281,13 +282,14 @@ mod tests {
 
     #[test]
     fn of_a_batch_larger_than_the_limit_the_newest_are_copied() {
-        let store = store(1_000, 100 * size_of::<Span>());
+        let limit = 100 * (size_of::<Span>() + size_of::<Exchange>());
+        let store = store(1_000, limit);
         store.push(&batch(1..5));
         let large = batch(5..1_005);
         store.push(&large);
         assert_eq!(Arc::strong_count(&large), 1);
         let usage = store.usage();
-        assert!(usage.spans > 50 && usage.octets <= 100 * size_of::<Span>(), "{usage:?}");
+        assert!(usage.spans > 50 && usage.octets <= limit, "{usage:?}");
         assert_eq!(usage.spans as u64 + usage.skipped, 1_000);
         assert_eq!(store.newest().iter().next_back().map(|span| span.span_id.0), Some(1_004_u64.to_be_bytes()));
         let tail = store.since(4);

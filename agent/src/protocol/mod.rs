@@ -8,7 +8,7 @@ pub mod http1;
 
 use std::num::NonZeroU64;
 
-use agent_common::ids::{Direction, MonoNanos, Tgid, Tid};
+use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
 
 use self::http1::HttpMessage;
 
@@ -19,6 +19,8 @@ pub struct Segment<'a> {
     pub at: MonoNanos,
     /// The thread that made the call.
     pub thread: Thread,
+    /// The position of the first of `octets`.
+    pub position: Seq,
     /// What was captured of the run, from its first octet on.
     pub octets: &'a [u8],
     /// How many octets of the run follow `octets` without having been captured.
@@ -50,12 +52,15 @@ pub use std::num::NonZeroU16;
 /// A request with its response, or with the reason why there is none.
 #[derive(Clone, Debug)]
 pub struct Exchange {
+    /// Counts the requests of its connection, from 1.
+    pub number: u32,
     /// The way the request went: egress means that the observed process is the client.
     pub request_direction: Direction,
     /// The thread that sent or received the request's first octet.
     pub request_thread: Thread,
-    /// The request's first octet.
+    /// The request's first octet: when, and at which position of its direction.
     pub start: MonoNanos,
+    pub position: Seq,
     /// The request's last octet, as far as it was seen.
     pub request_end: MonoNanos,
     /// The first octet of the final response (interim 1xx responses do not count).
@@ -69,6 +74,33 @@ pub struct Exchange {
     /// Something of it was not seen: a head cut short, octets lost. What is given is right; what is not, unknown.
     pub partial: bool,
     pub http: HttpMessage,
+}
+
+/// What a connection tells before an exchange is complete: what the observed process does meanwhile may be its doing.
+#[derive(Clone, Debug)]
+pub enum Notice {
+    /// A request's head was read.
+    Begun(Begun),
+    /// The request of this number will not become an exchange.
+    Dropped { number: u32 },
+}
+
+/// A request that has begun.
+#[derive(Clone, Debug)]
+pub struct Begun {
+    /// As [`Exchange::number`].
+    pub number: u32,
+    pub direction: Direction,
+    pub thread: Thread,
+    pub at: MonoNanos,
+    /// Of the request's first octet.
+    pub position: Seq,
+    /// What is asked for, as a hash of method and shape of the path: alike for requests of one kind, as a rule.
+    pub operation: u32,
+    /// A hash of the request's own id, where a header named one.
+    pub request_id: Option<u64>,
+    /// Trace context that the request carried.
+    pub context: Option<context::TraceContext>,
 }
 
 /// How an exchange failed below the application's own status codes.

@@ -9,6 +9,10 @@ use super::attribute::AttributeSink;
 use super::http;
 use super::resource::Resource;
 use crate::protocol::Exchange;
+use crate::trace::Link;
+
+const LINK_METHOD: &str = "remora.link.method";
+const LINK_CONFIDENCE: &str = "remora.link.confidence";
 
 /// OpenTelemetry's span kinds that an observer of exchanges can know; the numbers are those of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +39,6 @@ pub struct Endpoints {
 
 /// What a span tells of the traffic it stands for.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one; a box would cost each an allocation")]
 pub enum Detail {
     Http(HttpDetail),
     Connect(ConnectDetail),
@@ -44,7 +47,7 @@ pub enum Detail {
 /// An HTTP exchange on a connection.
 #[derive(Clone, Debug)]
 pub struct HttpDetail {
-    pub exchange: Exchange,
+    pub exchange: Box<Exchange>,
     pub endpoints: Option<Endpoints>,
     /// The path with what looks like an id replaced; shared among the spans of a route.
     pub route: Option<Arc<str>>,
@@ -58,6 +61,9 @@ pub struct ConnectDetail {
     pub error: &'static str,
 }
 
+/// The sampled flag of W3C Trace Context, section 3.2.2.5.1.
+pub const SAMPLED: u32 = 1;
+
 /// A finished span.
 #[derive(Clone, Debug)]
 pub struct Span {
@@ -67,7 +73,9 @@ pub struct Span {
     /// W3C trace flags (bit 0: sampled) in the low octet; bits 8 and 9 as OTLP's `Span.flags` has them: it is known
     /// whether the parent is remote, and it is.
     pub flags: u32,
-    pub trace_state: Option<Box<str>>,
+    pub trace_state: Option<Arc<str>>,
+    /// How the parent is known.
+    pub link: Option<Link>,
     pub kind: Kind,
     pub name: Box<str>,
     pub start: UnixNanos,
@@ -84,9 +92,18 @@ pub type Batch = Arc<Vec<Span>>;
 impl Span {
     /// Hands every attribute to `sink`, each key once.
     pub fn attributes(&self, sink: &mut impl AttributeSink) {
+        if let Some(link) = &self.link {
+            sink.str(LINK_METHOD, link.method.name());
+            sink.double(LINK_CONFIDENCE, rounded(link.confidence));
+        }
         match &self.detail {
             Detail::Http(detail) => http::attributes(self.kind, detail, sink),
             Detail::Connect(detail) => http::connect_attributes(detail, sink),
         }
     }
+}
+
+/// To three digits: more would say more than is known.
+fn rounded(confidence: f32) -> f64 {
+    (f64::from(confidence) * 1e3).round() / 1e3
 }

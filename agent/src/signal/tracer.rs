@@ -1,37 +1,34 @@
-//! From a finished exchange to a span and a measurement: route, trace, sampling, times.
+//! From a finished exchange with its place in a trace to a measurement and a span: route, name, times.
 
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos};
-use rand::Rng as _;
-use rand::rngs::SmallRng;
+use agent_common::ids::{Direction, UnixNanos};
 use rustc_hash::{FxHashMap, FxHasher};
 
 use super::http;
 use super::metrics::{Observation, Registry, Server};
 use super::resource::Resource;
 use super::route::Routes;
-use super::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, Span, SpanId, Status, TraceId};
+use super::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, SAMPLED, Span, SpanId, Status};
 use crate::clock::Clock;
 use crate::conn::Finished;
 use crate::protocol::http1::HttpMessage;
-use crate::sampling::{self, ParentDecision, RateLimiter, Sampler};
 use crate::source::Opened;
+use crate::trace::{Place, Placed, Subject, Verdict};
 
-/// OTLP's `Span.flags` (opentelemetry/proto/trace/v1/trace.proto): it is known whether the parent is remote; it is.
-const PARENT_IS_REMOTE: u32 = 0x100 | 0x200;
-/// The sampled flag of W3C Trace Context, section 3.2.2.5.1.
-const SAMPLED: u32 = 1;
+/// OTLP's `Span.flags` (opentelemetry/proto/trace/v1/trace.proto): it is known whether the parent is remote.
+const PARENT_IS_KNOWN: u32 = 0x100;
+/// It is.
+const PARENT_IS_REMOTE: u32 = 0x200;
 
 /// Makes spans. Everything is measured; a span is made of what is sampled.
 pub struct Tracer {
-    sampler: Sampler,
-    limiter: Option<RateLimiter>,
-    ids: SmallRng,
     routes: Routes,
     servers: Servers,
     pub clock: Clock,
+    /// Make spans of what the head sampler left out, too.
+    pub all: bool,
     pub stats: Stats,
 }
 
@@ -50,16 +47,8 @@ pub struct Stats {
 
 impl Tracer {
     #[must_use]
-    pub fn new(sampler: Sampler, limiter: Option<RateLimiter>, routes: Routes) -> Self {
-        Self {
-            sampler,
-            limiter,
-            ids: rand::make_rng(),
-            routes,
-            servers: Servers::default(),
-            clock: Clock::now(),
-            stats: Stats::default(),
-        }
+    pub fn new(routes: Routes) -> Self {
+        Self { routes, servers: Servers::default(), clock: Clock::now(), all: false, stats: Stats::default() }
     }
 
     #[must_use]
@@ -67,8 +56,24 @@ impl Tracer {
         &self.routes
     }
 
-    /// Measures an exchange; its span, when it is sampled.
-    pub fn exchange(&mut self, finished: Finished, resource: &Arc<Resource>, registry: &mut Registry) -> Option<Span> {
+    /// Measures what has finished; its span, when its trace is exported. With [`Self::all`], also of a trace that the
+    /// head sampler left out, without the sampled flag.
+    pub fn span(&mut self, placed: Placed, registry: &mut Registry) -> Option<Span> {
+        let Placed { subject, resource, span_id, place } = placed;
+        match subject {
+            Subject::Exchange(finished) => self.exchange(finished, resource, span_id, place, registry),
+            Subject::Connect { connection, errno } => self.connect_failed(&connection, errno, resource, span_id, place),
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        finished: Finished,
+        resource: Arc<Resource>,
+        span_id: SpanId,
+        place: Place,
+        registry: &mut Registry,
+    ) -> Option<Span> {
         let Finished { exchange, endpoints, .. } = finished;
         let kind = match exchange.request_direction {
             Direction::Ingress => Kind::Server,
@@ -79,16 +84,9 @@ impl Tracer {
             Kind::Client => self.stats.client_exchanges += 1,
         }
         let (path, _) = http::path_and_query(&exchange.http.target);
-        let route = path.and_then(|path| self.routes.route(resource, kind, path, exchange.http.status));
+        let route = path.and_then(|path| self.routes.route(&resource, kind, path, exchange.http.status));
         let (start, end) = (self.clock.unix(exchange.start), self.clock.unix(exchange.end));
-        let context = exchange.http.context.as_ref();
-        let trace_id = context.map_or_else(|| self.trace_id(), |context| context.trace_id);
-        let parent = context.map(|context| ParentDecision {
-            sampled: context.sampled,
-            randomness: context.trace_state.as_deref().and_then(sampling::explicit_randomness),
-        });
-        let sampled = self.sample(trace_id, parent, exchange.end);
-        let span_id = self.span_id();
+        let exported = self.count(place.verdict);
         let http = &exchange.http;
         let server = match kind {
             Kind::Client => self.servers.get(http, endpoints),
@@ -96,7 +94,7 @@ impl Tracer {
         };
         registry.observe(&Observation {
             kind,
-            resource,
+            resource: &resource,
             method: http.method,
             status: http.status,
             error_type: http::error_type(kind, &exchange),
@@ -107,82 +105,70 @@ impl Tracer {
             request_body: http.request_body,
             response_body: http.response_body,
             at: end,
-            exemplar: sampled.then_some((trace_id, span_id)),
+            exemplar: exported.then_some((place.trace_id, span_id)),
         });
-        if !sampled {
-            return None;
-        }
-        self.stats.spans += 1;
-        let parent_span_id = context.and_then(|context| context.span_id);
-        Some(Span {
-            trace_id,
-            span_id,
-            parent_span_id,
-            flags: SAMPLED | if parent_span_id.is_some() { PARENT_IS_REMOTE } else { 0 },
-            trace_state: context.and_then(|context| context.trace_state.clone()),
-            kind,
-            name: http::span_name(&exchange.http, route.as_deref()),
-            start,
-            end,
-            status: http::status(kind, &exchange),
-            resource: Arc::clone(resource),
-            detail: Detail::Http(HttpDetail { exchange, endpoints, route }),
+        (exported || self.makes(place.verdict)).then(|| {
+            let name = http::span_name(&exchange.http, route.as_deref());
+            let status = http::status(kind, &exchange);
+            let detail = Detail::Http(HttpDetail { exchange, endpoints, route });
+            Span { kind, name, start, end, status, ..made(place, span_id, resource, detail) }
         })
     }
 
-    /// The span of a connection that could not be made, when it is sampled.
-    pub fn connect_failed(&mut self, connection: &Opened, errno: u32, resource: &Arc<Resource>) -> Option<Span> {
+    fn connect_failed(
+        &mut self,
+        connection: &Opened,
+        errno: u32,
+        resource: Arc<Resource>,
+        span_id: SpanId,
+        place: Place,
+    ) -> Option<Span> {
         self.stats.failed_connections += 1;
-        let trace_id = self.trace_id();
-        if !self.sample(trace_id, None, connection.at) {
-            return None;
-        }
-        self.stats.spans += 1;
-        Some(Span {
-            trace_id,
-            span_id: self.span_id(),
-            parent_span_id: None,
-            flags: SAMPLED,
-            trace_state: None,
-            kind: Kind::Client,
-            name: "connect".into(),
-            start: self.clock.unix(connection.opened_at.unwrap_or(connection.at)),
-            end: self.clock.unix(connection.at),
-            status: Status::Error,
-            resource: Arc::clone(resource),
-            detail: Detail::Connect(ConnectDetail { peer: connection.endpoints.peer, error: connect_error(errno) }),
+        (self.count(place.verdict) || self.makes(place.verdict)).then(|| {
+            let start = self.clock.unix(connection.opened_at.unwrap_or(connection.at));
+            let end = self.clock.unix(connection.at);
+            let detail =
+                Detail::Connect(ConnectDetail { peer: connection.endpoints.peer, error: connect_error(errno) });
+            Span { name: "connect".into(), start, end, status: Status::Error, ..made(place, span_id, resource, detail) }
         })
     }
 
-    fn sample(&mut self, trace_id: TraceId, parent: Option<ParentDecision>, at: MonoNanos) -> bool {
-        if !self.sampler.decide(trace_id.0, parent).sampled {
-            self.stats.sampled_out += 1;
-            return false;
-        }
-        if self.limiter.as_mut().is_some_and(|limiter| !limiter.allow(trace_id.0, at)) {
-            self.stats.rate_limited += 1;
-            return false;
-        }
-        true
+    fn makes(&self, verdict: Verdict) -> bool {
+        self.all && verdict == Verdict::SampledOut
     }
 
-    fn trace_id(&mut self) -> TraceId {
-        loop {
-            let mut id = [0; 16];
-            self.ids.fill_bytes(&mut id);
-            if id != [0; 16] {
-                return TraceId(id);
-            }
+    /// Counts what became of a span; whether it is exported.
+    fn count(&mut self, verdict: Verdict) -> bool {
+        match verdict {
+            Verdict::Exported => self.stats.spans += 1,
+            Verdict::SampledOut => self.stats.sampled_out += 1,
+            Verdict::RateLimited => self.stats.rate_limited += 1,
         }
+        verdict == Verdict::Exported
     }
+}
 
-    fn span_id(&mut self) -> SpanId {
-        loop {
-            let id = self.ids.next_u64();
-            if id != 0 {
-                return SpanId(id.to_ne_bytes());
-            }
-        }
+/// A span with what its place says; the rest is to be filled in.
+fn made(place: Place, span_id: SpanId, resource: Arc<Resource>, detail: Detail) -> Span {
+    let remote = match &place.parent {
+        Some(parent) if parent.remote => PARENT_IS_KNOWN | PARENT_IS_REMOTE,
+        Some(_) => PARENT_IS_KNOWN,
+        None => 0,
+    };
+    Span {
+        trace_id: place.trace_id,
+        span_id,
+        parent_span_id: place.parent.map(|parent| parent.span_id),
+        flags: remote | if place.verdict == Verdict::Exported { SAMPLED } else { 0 },
+        trace_state: place.trace_state,
+        link: place.parent.map(|parent| parent.link),
+        kind: Kind::Client,
+        name: Box::default(),
+        start: UnixNanos(0),
+        end: UnixNanos(0),
+        status: Status::Unset,
+        resource,
+        detail,
     }
 }
 

@@ -372,9 +372,125 @@ function showDetail(span) {
   if (span.parent !== null) facts.push(["parent", span.parent]);
   if (span.trace_state) facts.push(["tracestate", span.trace_state]);
   const body = $("detail-body");
-  body.replaceChildren(pairs(facts), element("h4", "Attributes"), pairs(Object.entries(span.attributes)));
+  const drawn = body.querySelector(".trace");
+  const known = drawn && drawn.dataset.trace === span.trace_id ? drawn : element("div", null, "trace");
+  if (known !== drawn) showTrace(known, span.trace_id);
+  body.replaceChildren(pairs(facts), element("h4", "Trace"), known, element("h4", "Attributes"), pairs(Object.entries(span.attributes)));
   if (span.resource) body.append(element("h4", "Resource"), pairs(Object.entries(span.resource)));
 }
+
+// A trace as a waterfall: each span under its parent, its bar where it lies in the trace's time.
+async function showTrace(into, id) {
+  into.dataset.trace = id;
+  try {
+    const { spans, more } = await fetchJson(`/api/traces/${id}`);
+    const children = new Map();
+    const present = new Set(spans.map((span) => span.span_id));
+    for (const span of spans) {
+      const parent = present.has(span.parent) ? span.parent : null;
+      children.set(parent, [...(children.get(parent) ?? []), span]);
+    }
+    const begin = Math.min(...spans.map((span) => span.start));
+    const whole = Math.max(0.001, ...spans.map((span) => span.start + span.duration_ms - begin));
+    const list = element("ol", null, "waterfall");
+    // Not by recursion: a chain may be long.
+    const left = (children.get(null) ?? []).map((span) => [span, 0]).reverse();
+    while (left.length > 0) {
+      const [span, depth] = left.pop();
+      list.append(traceRow(span, depth, begin, whole));
+      left.push(...(children.get(span.span_id) ?? []).map((child) => [child, depth + 1]).reverse());
+    }
+    into.replaceChildren(list);
+    if (more) into.append(element("p", "This trace has more spans than are shown.", "note"));
+  } catch (failure) {
+    into.replaceChildren(element("p", "The agent no longer holds this trace.", "note"));
+  }
+}
+
+function traceRow(span, depth, begin, whole) {
+  const row = element("li");
+  row.style.setProperty("--depth", String(Math.min(depth, 12)));
+  if (span.span_id === selected) row.setAttribute("aria-current", "true");
+  const label = element("span", null, "label");
+  label.append(element("strong", span.service), " ", element("span", span.name));
+  const method = span.attributes["remora.link.method"];
+  if (method) {
+    const certain = span.attributes["remora.link.confidence"];
+    label.append(" ", element("small", certain < 1 ? `${method} ${percent(certain)}` : method));
+  }
+  label.title = `${span.service} (${span.kind}): ${span.name}`;
+  const line = element("span", null, "line");
+  const bar = element("span", null, "meter");
+  if (span.error !== null) bar.dataset.error = "";
+  if (span.kind === "client") bar.dataset.client = "";
+  bar.style.setProperty("left", `${(((span.start - begin) / whole) * 100).toFixed(2)}%`);
+  bar.style.setProperty("width", `${((span.duration_ms / whole) * 100).toFixed(2)}%`);
+  line.append(bar);
+  row.append(label, element("span", duration(span.duration_ms), "number"), line);
+  return row;
+}
+
+// The services as a map: callers to the left of those they call.
+
+const NODE = { width: 150, height: 34, across: 230, down: 52 };
+
+async function showMap() {
+  if (!$("map").open || document.hidden) return;
+  let map;
+  try {
+    map = await fetchJson("/api/map");
+  } catch (failure) {
+    return; // the connection's own state tells of it
+  }
+  const outside = "(elsewhere)";
+  const calls = map.calls.map((call) => ({ ...call, from: call.from ?? outside })).filter((call) => call.from !== call.to);
+  const names = [...new Set(calls.flatMap((call) => [call.from, call.to]))];
+  setText($("map-note"), names.length ? `of the newest ${count(map.spans)} spans` : "no calls between services yet");
+  // The column of a service is the longest way to it; a circle of calls ends the search.
+  const column = new Map(names.map((name) => [name, 0]));
+  for (let round = 0; round < Math.min(names.length, 32); round += 1) {
+    let moved = false;
+    for (const { from, to } of calls) {
+      if (column.get(to) <= column.get(from) && column.get(from) + 1 < names.length) {
+        column.set(to, column.get(from) + 1);
+        moved = true;
+      }
+    }
+    if (!moved) break;
+  }
+  const filled = [];
+  const place = new Map();
+  for (const name of names.sort((a, b) => a.localeCompare(b))) {
+    const x = column.get(name);
+    filled[x] = (filled[x] ?? 0) + 1;
+    place.set(name, { x: 10 + x * NODE.across, y: 10 + (filled[x] - 1) * NODE.down });
+  }
+  const width = Math.max(0, ...[...place.values()].map(({ x }) => x)) + NODE.width + 10;
+  const height = Math.max(0, ...[...place.values()].map(({ y }) => y)) + NODE.height + 10;
+  const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": "Which service calls which" });
+  for (const call of calls) {
+    const [from, to] = [place.get(call.from), place.get(call.to)];
+    const [x1, y1, x2, y2] = [from.x + NODE.width, from.y + NODE.height / 2, to.x, to.y + NODE.height / 2];
+    const bend = Math.max(30, Math.abs(x2 - x1) / 2);
+    const path = svg("path", { d: `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`, "stroke-width": (1 + Math.log10(call.requests)).toFixed(1) });
+    if (call.errors > 0) path.dataset.error = "";
+    const title = svg("title", {});
+    title.textContent = visible(`${call.from} → ${call.to}: ${count(call.requests)} requests, ${percent(call.errors / call.requests)} errors, ${duration(call.mean_ms)} on average`);
+    path.append(title);
+    drawing.append(path);
+  }
+  for (const [name, { x, y }] of place) {
+    drawing.append(svg("rect", { x, y, width: NODE.width, height: NODE.height, rx: 8 }));
+    const text = svg("text", { x: x + NODE.width / 2, y: y + NODE.height / 2 + 4, "text-anchor": "middle" });
+    const shown = visible(name);
+    text.textContent = shown.length > 20 ? `${shown.slice(0, 19)}…` : shown;
+    drawing.append(text);
+  }
+  $("map-drawing").replaceChildren(drawing);
+}
+
+$("map").addEventListener("toggle", showMap);
+setInterval(showMap, 2000);
 
 // Asking the agent.
 

@@ -11,7 +11,7 @@ use super::message::Method;
 use super::pairing::Pairing;
 use super::start_line::Kind;
 use super::{Config, UNKNOWN};
-use crate::protocol::{End, Exchange, Failure, IgnoreReason, Segment, Verdict, Want};
+use crate::protocol::{End, Exchange, Failure, IgnoreReason, Notice, Segment, Verdict, Want};
 
 /// Less content than this is not worth telling the kernel side to leave out.
 const WORTH_SKIPPING: u64 = 4096;
@@ -168,6 +168,11 @@ impl Follower {
     /// What was counted since the last call.
     pub fn take_stats(&mut self) -> Stats {
         std::mem::take(&mut self.pairing.stats)
+    }
+
+    /// Takes what is to be told of requests whose exchanges are not complete, in order.
+    pub fn notices(&mut self) -> std::vec::Drain<'_, Notice> {
+        self.pairing.notices.drain(..)
     }
 
     pub(super) fn lane(&mut self, direction: Direction) -> &mut Lane {

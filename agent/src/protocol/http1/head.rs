@@ -3,6 +3,7 @@
 //! `httparse` reads what is well formed, straight from the captured octets. What it refuses or has no room for goes
 //! through a slower reader: folded lines, very many fields, heads of which only the beginning was captured.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::mem::MaybeUninit;
 
 use super::Config;
@@ -41,7 +42,8 @@ pub(super) fn request(head: &[u8], config: &Config) -> Option<RequestHead> {
         && used == head.len()
     {
         let (method, target, minor) = (parsed.method?, parsed.path?, parsed.version?);
-        if method.len() > usize::from(start_line::METHOD) {
+        // As `StartLine` has it: `PROXY` begins a line of the PROXY protocol, never a request.
+        if method.len() > usize::from(start_line::METHOD) || method.as_bytes() == start_line::PROXY {
             return None;
         }
         let mut fields = RequestFields::new(config);
@@ -227,6 +229,8 @@ struct RequestFields<'a, 'c> {
     user_agent: Option<&'a [u8]>,
     upgrade: bool,
     context: ContextFields<'a>,
+    request_id_names: &'c [Box<str>],
+    request_id: Option<u64>,
     capture: Capture<'c>,
 }
 
@@ -238,6 +242,8 @@ impl<'a, 'c> RequestFields<'a, 'c> {
             user_agent: None,
             upgrade: false,
             context: ContextFields::default(),
+            request_id_names: &config.request_id_headers,
+            request_id: None,
             capture: Capture::new(&config.request_headers),
         }
     }
@@ -250,7 +256,11 @@ impl<'a, 'c> RequestFields<'a, 'c> {
             10 if is("user-agent") => _ = self.user_agent.get_or_insert(value),
             14 if is("content-length") => self.framing.add_length(value),
             17 if is("transfer-encoding") => self.framing.add_coding(value),
-            _ => _ = self.context.add(name, value),
+            _ if self.context.add(name, value) => {}
+            _ if self.request_id.is_none() && self.request_id_names.iter().any(|wanted| is(wanted)) => {
+                self.request_id = hash(value);
+            }
+            _ => {}
         }
         self.capture.add(name, value);
     }
@@ -273,6 +283,7 @@ impl<'a, 'c> RequestFields<'a, 'c> {
                 request_size: 0,
                 response_size: 0,
                 context: self.context.finish(),
+                request_id: self.request_id,
                 request_headers: self.capture.values,
                 response_headers: Vec::new(),
             },
@@ -342,6 +353,17 @@ impl Method {
             _ => Self::Other,
         }
     }
+}
+
+/// A hash of a request's id; `None` of one that is too short to be one's own.
+fn hash(value: &[u8]) -> Option<u64> {
+    const SHORTEST: usize = 8;
+    let value = value.trim_ascii();
+    (value.len() >= SHORTEST).then(|| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(value);
+        hasher.finish()
+    })
 }
 
 fn text(octets: &[u8]) -> Box<str> {

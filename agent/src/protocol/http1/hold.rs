@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use agent_common::ids::MonoNanos;
+use agent_common::ids::{MonoNanos, Seq};
 
 use super::{Limits, SECOND};
 use crate::protocol::{Segment, Thread};
@@ -11,6 +11,7 @@ use crate::protocol::{Segment, Thread};
 pub(super) struct Held {
     at: MonoNanos,
     thread: Thread,
+    position: Seq,
     octets: Vec<u8>,
     missing: u64,
     tail: Vec<u8>,
@@ -18,7 +19,14 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn as_segment(&self) -> Segment<'_> {
-        Segment { at: self.at, thread: self.thread, octets: &self.octets, missing: self.missing, tail: &self.tail }
+        Segment {
+            at: self.at,
+            thread: self.thread,
+            position: self.position,
+            octets: &self.octets,
+            missing: self.missing,
+            tail: &self.tail,
+        }
     }
 }
 
@@ -39,6 +47,7 @@ impl Hold {
         self.queue.push_back(Held {
             at: segment.at,
             thread: segment.thread,
+            position: segment.position,
             octets: segment.octets.to_vec(),
             missing: segment.missing,
             tail: segment.tail.to_vec(),

@@ -1,6 +1,6 @@
 //! One direction of a connection: which message its octets are in, and what is kept of them until they make a head.
 
-use agent_common::ids::MonoNanos;
+use agent_common::ids::{MonoNanos, Seq};
 
 use super::body::Body;
 use super::start_line::StartLine;
@@ -19,8 +19,9 @@ pub(super) struct Lane {
     /// The response being read belongs to a request not seen, which may have been a HEAD: the content that its head
     /// announces may not be there.
     pub(super) doubtful_content: bool,
-    /// First octet of the message being read: when, and on which thread.
+    /// First octet of the message being read: when, where, and on which thread.
     pub(super) start: MonoNanos,
+    pub(super) position: Seq,
     pub(super) thread: Thread,
     /// The newest octet, captured or not.
     pub(super) last: MonoNanos,
@@ -49,6 +50,7 @@ impl Lane {
             blind: None,
             doubtful_content: false,
             start: MonoNanos(0),
+            position: Seq(0),
             thread: Thread::default(),
             last: MonoNanos(0),
             head: Vec::new(),
@@ -58,8 +60,8 @@ impl Lane {
     }
 
     /// A message's first octet is next.
-    pub(super) fn begin(&mut self, at: MonoNanos, thread: Thread, tentative: bool) {
-        (self.start, self.thread, self.tentative) = (at, thread, tentative);
+    pub(super) fn begin(&mut self, at: MonoNanos, position: Seq, thread: Thread, tentative: bool) {
+        (self.start, self.position, self.thread, self.tentative) = (at, position, thread, tentative);
         self.state = State::Head;
         self.doubtful_content = false;
         self.clear_head();

@@ -50,6 +50,8 @@ pub struct HttpMessage {
     /// All octets of the response, head and framing included, interim responses not; of a partial exchange, those known
     /// of.
     pub response_size: u64,
+    /// A hash of the request's own id, where a header named one ([`super::Config::request_id_headers`]).
+    pub request_id: Option<u64>,
     /// Trace context that the request carried.
     pub context: Option<TraceContext>,
     pub request_headers: Vec<CapturedHeader>,

@@ -43,6 +43,8 @@ pub struct Config {
     pub request_headers: Vec<Box<str>>,
     /// Names of response header fields to keep, in lower case.
     pub response_headers: Vec<Box<str>>,
+    /// Names of request header fields, in lower case, whose value is the same in all requests of one trace.
+    pub request_id_headers: Vec<Box<str>>,
     pub limits: Limits,
 }
 

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use agent_common::ids::{Direction, MonoNanos};
+use agent_common::ids::{Direction, MonoNanos, Seq};
 
 use super::Limits;
 use super::body::Framing;
@@ -19,7 +19,7 @@ use super::loss::{Loss, Stats};
 use super::message::{HttpMessage, Method};
 use super::start_line::Kind;
 use super::trust::Trust;
-use crate::protocol::{Exchange, Failure, Thread};
+use crate::protocol::{Begun, Exchange, Failure, Notice, Thread};
 
 /// How much of a request has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,9 @@ enum Reply {
 
 /// A head that has been read: its place in time, and how it was found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
+pub(super) struct Head {
     pub(super) start: MonoNanos,
+    pub(super) position: Seq,
     /// The segment with the head's last octet.
     pub(super) end: MonoNanos,
     pub(super) thread: Thread,
@@ -91,6 +92,10 @@ pub(super) struct Pairing {
     /// A request may have gone by unseen.
     requests_hazy: bool,
     exchanged: bool,
+    /// Counts requests.
+    number: u32,
+    /// What is to be told before exchanges are complete.
+    pub(super) notices: Vec<Notice>,
     pub(super) stats: Stats,
 }
 
@@ -108,6 +113,8 @@ impl Pairing {
             hazy_until: None,
             requests_hazy: false,
             exchanged: false,
+            number: 0,
+            notices: Vec::new(),
             stats: Stats::default(),
         }
     }
@@ -136,6 +143,11 @@ impl Pairing {
         self.pending.back().is_some_and(|back| back.may_switch)
     }
 
+    /// Content came in chunks.
+    pub(super) fn note_chunked(&mut self) {
+        self.trust.note_chunked();
+    }
+
     pub(super) fn is_lean(&self) -> bool {
         self.trust.is_lean()
     }
@@ -156,7 +168,7 @@ impl Pairing {
     }
 
     /// A request's head was read. `after_pause`: nothing went either way for a while before it.
-    pub(super) fn request(&mut self, begun: Begun, head: RequestHead, direction: Direction, after_pause: bool) {
+    pub(super) fn request(&mut self, begun: Head, head: RequestHead, direction: Direction, after_pause: bool) {
         self.stats.requests += 1;
         self.request_open = false;
         if let Some(until) = self.hazy_until.take()
@@ -183,13 +195,26 @@ impl Pairing {
             self.trust.note_pipelining();
         }
         self.trust.note_head(begun.size, begun.partial);
+        self.number = self.number.wrapping_add(1);
+        self.notices.push(Notice::Begun(Begun {
+            number: self.number,
+            direction,
+            thread: begun.thread,
+            at: begun.start,
+            position: begun.position,
+            operation: operation(&head.message),
+            request_id: head.message.request_id,
+            context: head.message.context.clone(),
+        }));
         let weight = weight(&head.message);
         self.weight += weight;
         self.pending.push_back(Pending {
             exchange: Exchange {
+                number: self.number,
                 request_direction: direction,
                 request_thread: begun.thread,
                 start: begun.start,
+                position: begun.position,
                 request_end: begun.end,
                 response_start: None,
                 response_thread: None,
@@ -215,6 +240,7 @@ impl Pairing {
         let Some(oldest) = self.pending.pop_front() else { return };
         self.weight = self.weight.saturating_sub(oldest.weight);
         self.stats.lose(Loss::PipelineLimit);
+        self.notices.push(Notice::Dropped { number: oldest.exchange.number });
         match self.reply {
             Reply::Paired => self.reply = Reply::Unmatched,
             // Its response is still to come, and belongs to no request kept.
@@ -261,7 +287,7 @@ impl Pairing {
     }
 
     /// A final response's head was read.
-    pub(super) fn response(&mut self, begun: Begun, head: ResponseHead) -> Answer {
+    pub(super) fn response(&mut self, begun: Head, head: ResponseHead) -> Answer {
         let ResponseHead { status, framing, headers } = head;
         let empty = matches!(status, 100..=199 | 204 | 304);
         let framing = if empty { Framing::Length(0) } else { framing };
@@ -451,6 +477,7 @@ impl Pairing {
             if let Some(dropped) = self.pending.pop_back() {
                 self.weight = self.weight.saturating_sub(dropped.weight);
                 self.stats.lose(loss);
+                self.notices.push(Notice::Dropped { number: dropped.exchange.number });
             }
         }
     }
@@ -471,6 +498,24 @@ impl Pairing {
         self.trust.doubt();
     }
 }
+
+/// A hash of what is asked for: the method, and the path without its query; parts with a digit in them, mostly ids, are
+/// taken for one.
+fn operation(message: &HttpMessage) -> u32 {
+    // FNV-1a.
+    let step = |hash: u32, octet: u8| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193);
+    let target = message.target.as_bytes();
+    let target = target.get(..OPERATION_OCTETS).unwrap_or(target);
+    let path = target.split(|octet| matches!(octet, b'?' | b'#')).next().unwrap_or_default();
+    path.split(|&octet| octet == b'/').fold(step(0x811c_9dc5, message.method as u8), |hash, part| {
+        let id = part.iter().any(u8::is_ascii_digit);
+        let part: &[u8] = if id { b"0" } else { part };
+        part.iter().fold(step(hash, b'/'), |hash, &octet| step(hash, octet))
+    })
+}
+
+/// As many octets of a target say what kind of request it is.
+const OPERATION_OCTETS: usize = 64;
 
 /// About how many octets of memory a request's texts take.
 fn weight(message: &HttpMessage) -> usize {

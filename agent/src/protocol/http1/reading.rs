@@ -1,6 +1,6 @@
 //! How a follower reads one direction: octets to heads and contents.
 
-use agent_common::ids::{Direction, MonoNanos};
+use agent_common::ids::{Direction, MonoNanos, Seq};
 
 use super::SECOND;
 use super::UNKNOWN;
@@ -10,7 +10,7 @@ use super::head::{self, RequestHead, ResponseHead, is_interim};
 use super::lane::State;
 use super::loss::Loss;
 use super::message::Method;
-use super::pairing::Begun;
+use super::pairing::Head;
 use super::start_line::{Kind, Outcome, StartLine};
 use crate::protocol::{Exchange, IgnoreReason, Segment, Thread};
 
@@ -21,6 +21,8 @@ struct Piece<'a> {
     at: MonoNanos,
     thread: Thread,
     octets: &'a [u8],
+    /// The position after `octets`.
+    end: Seq,
     /// It begins a segment, where a message may begin though the octets before it are not known.
     begins: bool,
     /// What of the segment comes after it.
@@ -28,20 +30,35 @@ struct Piece<'a> {
     tail: &'a [u8],
 }
 
+impl Piece<'_> {
+    /// The position of the first of `octets`.
+    fn position(&self) -> Seq {
+        Seq(self.end.0.wrapping_sub(low(self.octets.len() as u64)))
+    }
+}
+
+/// A number of octets as positions count them: modulo 2^32.
+#[expect(clippy::cast_possible_truncation, reason = "that is what modulo means")]
+const fn low(octets: u64) -> u32 {
+    octets as u32
+}
+
 impl Follower {
     pub(super) fn follow(&mut self, direction: Direction, segment: &Segment<'_>, out: &mut impl FnMut(Exchange)) {
-        let Segment { at, thread, octets, missing, tail } = *segment;
+        let Segment { at, thread, position, octets, missing, tail } = *segment;
         if at.since(self.newest) >= SECOND {
             self.pause_ended = Some(at);
         }
         self.newest = self.newest.max(at);
         // A tail longer than what it is the tail of would shift every position after it.
         let tail = if tail.len() as u64 > missing { &[] } else { tail };
-        let piece = Piece { direction, at, thread, octets, begins: true, missing, tail };
+        let end = position.plus(low(octets.len() as u64));
+        let piece = Piece { direction, at, thread, octets, end, begins: true, missing, tail };
         if self.read(piece, out) && missing > 0 {
             let hidden = if missing == UNKNOWN { UNKNOWN } else { missing - tail.len() as u64 };
             self.skip(direction, hidden, at, true, out);
-            self.read(Piece { octets: tail, begins: false, missing: 0, tail: &[], ..piece }, out);
+            let end = end.plus(low(missing));
+            self.read(Piece { octets: tail, end, begins: false, missing: 0, tail: &[], ..piece }, out);
         }
         let lane = self.lane(direction);
         if matches!(lane.state, State::Lost) && lane.blind.is_some_and(|blind| blind.has_ended()) {
@@ -68,14 +85,14 @@ impl Follower {
                         }
                         return true;
                     }
-                    lane.begin(piece.at, piece.thread, true);
+                    lane.begin(piece.at, piece.position(), piece.thread, true);
                 }
                 State::Start => {
                     // Empty lines before a request line are to be ignored (RFC 9112, section 2.2).
                     let empty = piece.octets.iter().take_while(|octet| matches!(octet, b'\r' | b'\n')).count();
                     piece.octets = piece.octets.get(empty..).unwrap_or_default();
                     if !piece.octets.is_empty() {
-                        lane.begin(piece.at, piece.thread, false);
+                        lane.begin(piece.at, piece.position(), piece.thread, false);
                     }
                 }
                 State::Head => match self.read_head(piece, out) {
@@ -84,7 +101,7 @@ impl Follower {
                 },
                 State::Body(_) if lane.doubtful_content && piece.begins && is_response(piece.octets) => {
                     // The request not seen was a HEAD, so this is the next response already.
-                    lane.begin(piece.at, piece.thread, true);
+                    lane.begin(piece.at, piece.position(), piece.thread, true);
                     self.pairing.response_done(None, piece.at, out);
                 }
                 State::Body(body) => {
@@ -188,7 +205,7 @@ impl Follower {
             lane.lose();
             if piece.begins && StartLine::new().feed(piece.octets) != Outcome::No {
                 // The head came to nothing that began in an earlier segment. One may begin here.
-                lane.begin(piece.at, piece.thread, true);
+                lane.begin(piece.at, piece.position(), piece.thread, true);
                 return piece.octets;
             }
             if let Some(blind) = &mut lane.blind {
@@ -228,6 +245,7 @@ impl Follower {
     /// worth it, or there is no room.
     fn hold_rest(&mut self, piece: Piece<'_>) -> bool {
         let Piece { direction, at, thread, octets, missing, tail, .. } = piece;
+        let position = piece.position();
         let lane = match direction {
             Direction::Egress => &mut self.egress,
             Direction::Ingress => &mut self.ingress,
@@ -238,19 +256,27 @@ impl Follower {
             return false;
         }
         if !lane.head.is_empty() {
-            self.hold.push(&Segment { at: lane.start, thread: lane.thread, octets: &lane.head, missing: 0, tail: &[] });
+            self.hold.push(&Segment {
+                at: lane.start,
+                thread: lane.thread,
+                position: lane.position,
+                octets: &lane.head,
+                missing: 0,
+                tail: &[],
+            });
         }
-        self.hold.push(&Segment { at, thread, octets, missing, tail });
+        self.hold.push(&Segment { at, thread, position, octets, missing, tail });
         lane.state = State::Start;
         lane.clear_head();
         true
     }
 
-    pub(super) fn begun(&mut self, direction: Direction, at: MonoNanos, size: u64, partial: bool) -> Begun {
+    pub(super) fn begun(&mut self, direction: Direction, at: MonoNanos, size: u64, partial: bool) -> Head {
         let lane = self.lane(direction);
         lane.first = false;
-        Begun {
+        Head {
             start: lane.start,
+            position: lane.position,
             end: at,
             thread: lane.thread,
             size,
@@ -303,6 +329,9 @@ impl Follower {
 
     fn begin_body(&mut self, piece: Piece<'_>, framing: Framing, out: &mut impl FnMut(Exchange)) {
         let direction = piece.direction;
+        if framing == Framing::Chunked {
+            self.pairing.note_chunked();
+        }
         match Body::new(framing) {
             Some(body) => self.lane(direction).state = State::Body(body),
             None if framing == Framing::Unknown => {

@@ -6,7 +6,8 @@ pub(super) const METHOD: u8 = 32;
 /// The longest PROXY protocol version 1 line, its CRLF included (section 2.1 of that protocol).
 const PROXY_LINE: u8 = 107;
 const VERSION: &[u8] = b"HTTP/1.";
-const PROXY: &[u8] = b"PROXY";
+/// What such a line begins with.
+pub(super) const PROXY: &[u8] = b"PROXY";
 
 /// Which kind of message a start line begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,8 @@ pub(super) struct Trust {
     late: bool,
     /// A request was once sent before the response to the one before it had ended.
     pipelined: bool,
+    /// A message's content came in chunks.
+    chunked: bool,
     /// Trust has come back after doubt: pipelining alone does not shake it.
     proven: bool,
     /// Exchanges in a row without pipelining, and those of them with small heads.
@@ -49,6 +51,7 @@ impl Trust {
             degree: if fresh { Degree::Sure } else { Degree::Assumed },
             late: !fresh,
             pipelined: false,
+            chunked: false,
             proven: false,
             sequential: 0,
             small: 0,
@@ -73,9 +76,10 @@ impl Trust {
         !self.pipelined && behaved && !self.is_in_doubt()
     }
 
-    /// Whether heads are small and come one at a time.
+    /// Whether heads are small and come one at a time, and what follows them needs not be seen whole: the sizes of chunks
+    /// do.
     pub(super) fn is_lean(&self) -> bool {
-        self.small >= SEQUENTIAL && !self.pipelined
+        self.small >= SEQUENTIAL && !self.pipelined && !self.chunked
     }
 
     /// Whether pipelining proves wrong what was assumed.
@@ -92,6 +96,10 @@ impl Trust {
         self.pipelined = true;
         self.sequential = 0;
         self.small = 0;
+    }
+
+    pub(super) fn note_chunked(&mut self) {
+        self.chunked = true;
     }
 
     pub(super) fn note_head(&mut self, size: u64, partial: bool) {

@@ -32,6 +32,12 @@ pub struct Own {
     pub exchanges_lost: Vec<(&'static str, u64)>,
     /// Spans made, those that sampling left out not among them.
     pub spans: u64,
+    /// Spans by what named their parent, `none` for those without one.
+    pub links: Vec<(&'static str, u64)>,
+    /// What went wrong in putting traces together.
+    pub trace_losses: Vec<(&'static str, u64)>,
+    /// Exchanges remembered since others may depend on them.
+    pub traces_open: u64,
     pub spans_sampled_out: u64,
     /// Spans delivered, by exporter.
     pub spans_exported: Vec<(&'static str, u64)>,
@@ -116,6 +122,10 @@ const EXCHANGES: Family = counter("remora_exchanges", "Finished exchanges, faile
 const EXCHANGES_LOST: Family =
     counter("remora_exchanges_lost", "Exchanges that were seen only in part and gave no span, by reason.");
 const SPANS: Family = counter("remora_spans", "Spans given to the exporters.");
+const LINKS: Family = counter("remora_links", "Exchanges by what named their parent; none: they begin a trace.");
+const TRACE_LOSSES: Family =
+    counter("remora_trace_losses", "Exchanges that may have been left without their parent, by reason.");
+const TRACES_OPEN: Family = gauge("remora_traces_open", "Exchanges remembered since others may depend on them.");
 const SPANS_SAMPLED_OUT: Family = counter("remora_spans_sampled_out", "Spans left out by sampling.");
 const SPANS_EXPORTED: Family = counter("remora_spans_exported", "Spans that an exporter delivered.");
 const SPANS_DROPPED: Family = counter("remora_spans_dropped", "Spans that an exporter could not deliver, by reason.");
@@ -166,6 +176,9 @@ impl Own {
         )?;
         to.by(&EXCHANGES_LOST, "reason", &self.exchanges_lost)?;
         to.one(&SPANS, self.spans)?;
+        to.by(&LINKS, "method", &self.links)?;
+        to.by(&TRACE_LOSSES, "reason", &self.trace_losses)?;
+        to.one(&TRACES_OPEN, self.traces_open)?;
         to.one(&SPANS_SAMPLED_OUT, self.spans_sampled_out)?;
         to.by(&SPANS_EXPORTED, "exporter", &self.spans_exported)?;
         to.list(

@@ -131,6 +131,8 @@ fn full() -> (Registry, Own) {
         connections: vec![("http1", 3)],
         exchanges: vec![Exchanges { protocol: "http1", kind: "server", count: 1 }],
         exchanges_lost: vec![("gap", 1)],
+        links: vec![("socket", 4), ("none", 6)],
+        trace_losses: vec![("late", 0)],
         spans_exported: vec![("otlp", 4)],
         spans_dropped: vec![Dropped { exporter: "otlp", reason: "queue_full", count: 1 }],
         metric_points: Some(Points { exported: 1, dropped: 0 }),

@@ -266,6 +266,46 @@ fn proxy_protocol_line() {
 }
 
 #[test]
+fn a_method_called_proxy_is_refused_however_it_is_cut() {
+    let octets = b"GET / HTTP/1.1\r\n\r\nPROXY / HTTP/1.1\r\n\r\n";
+    let mut whole = Bench::new(true);
+    whole.feed(Q, octets);
+    let mut split = Bench::new(true);
+    for octet in octets {
+        split.at(Q, MS, std::slice::from_ref(octet), 0, &[]);
+    }
+    for bench in [whole, split] {
+        assert_eq!(bench.follower.outstanding(), 1);
+    }
+}
+
+#[test]
+fn requests_are_announced_with_their_number_and_position() {
+    let mut bench = Bench::new(true);
+    let one = "GET /a/1 HTTP/1.1\r\n\r\n";
+    let two = "GET /a/2 HTTP/1.1\r\nX-Request-Id: 0123456789\r\n\r\n";
+    bench.feed(Q, [one, "\r\n", two].concat());
+    let begun: Vec<Begun> = bench
+        .follower
+        .notices()
+        .map(|notice| match notice {
+            Notice::Begun(begun) => begun,
+            Notice::Dropped { .. } => panic!("nothing was dropped"),
+        })
+        .collect();
+    assert_eq!(begun.iter().map(|begun| begun.number).collect::<Vec<_>>(), [1, 2]);
+    let positions: Vec<u32> = begun.iter().map(|begun| begun.position.0).collect();
+    assert_eq!(positions, [0, u32::try_from(one.len()).unwrap() + 2], "the empty line belongs to neither");
+    assert_eq!(begun[0].operation, begun[1].operation, "ids in a path do not make another operation");
+    assert_eq!(begun[1].request_id, None, "only what the configuration names");
+    bench.feed(R, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").close(End::Closed);
+    assert_eq!(
+        bench.out.iter().map(|exchange| (exchange.number, exchange.position.0)).collect::<Vec<_>>(),
+        [(1, positions[0]), (2, positions[1])]
+    );
+}
+
+#[test]
 fn other_protocols_are_left_alone() {
     for octets in [&b"\x16\x03\x01"[..], b"*1\r\n", b"SSH-2.0-x y\r", b"220 a b\r\n", b"PRI * HTTP/2.0\r\n", b"HTTP/3"]
     {

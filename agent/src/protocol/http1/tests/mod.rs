@@ -6,10 +6,10 @@ mod properties;
 
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos, Tgid, Tid};
+use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
 
 use super::*;
-use crate::protocol::{End, Exchange, Segment, Thread, Verdict};
+use crate::protocol::{Begun, End, Exchange, Notice, Segment, Thread, Verdict};
 
 pub(super) const MS: u64 = 1_000_000;
 
@@ -43,7 +43,7 @@ impl Bench {
 
     pub(super) fn at(&mut self, direction: Direction, at: u64, octets: &[u8], missing: u64, tail: &[u8]) {
         let thread = Thread { tgid: Tgid(1), tid: Tid(direction as u32 + 1) };
-        let segment = Segment { at: MonoNanos(at), thread, octets, missing, tail };
+        let segment = Segment { at: MonoNanos(at), thread, position: Seq(0), octets, missing, tail };
         self.verdict = self.follower.segment(direction, segment, &mut |exchange| self.out.push(exchange));
     }
 

@@ -1,0 +1,368 @@
+//! Requests that compete for calls, and the readings of the events that are still possible for them.
+//!
+//! A reading says for every call which request caused it. Each has a weight: the probability that the model gives to
+//! all events of the cluster read that way. A call is decided when all readings agree, or nothing more can be learnt
+//! about it; so that a later event (the next call, the answer) may still overturn what looked best at first.
+
+use super::model::{Model, Next, QUEUES};
+use super::track::{Track, mix};
+
+/// Readings kept in a cluster.
+const MAX_READINGS: usize = 24;
+/// Readings less probable than the best by this factor are dropped.
+pub(super) const NEGLIGIBLE: f64 = 1e-6;
+
+/// The cause of a call in one reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Choice {
+    /// The place of the request in the cluster, or [`NOBODY`].
+    pub(super) member: u16,
+    /// Probability of being out of turn by mere chance: above zero when other requests of the operation were about as
+    /// likely to make the call next.
+    pub(super) contested: f32,
+    /// One of those came before, by each of the orders of [`Queue`].
+    pub(super) overtook: [bool; QUEUES],
+}
+
+impl Choice {
+    const fn of(member: u16) -> Self {
+        Self { member, contested: 0.0, overtook: [false; QUEUES] }
+    }
+}
+
+/// A request competes for its turn when it is at least by this factor as likely to make the call next.
+const COMPARABLE: f64 = 0.1;
+
+/// The call had no request as its cause.
+pub(super) const NOBODY: u16 = u16::MAX;
+
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) weight: f64,
+    /// In the order of [`Cluster::members`].
+    pub(super) tracks: Vec<Track>,
+    /// In the order of [`Cluster::calls`].
+    pub(super) choices: Vec<Choice>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) request: u32,
+    pub(super) open: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Cluster {
+    pub(super) members: Vec<Member>,
+    /// Calls that are undecided or have not returned.
+    pub(super) calls: Vec<u32>,
+    /// Never empty; the weights sum to one.
+    pub(super) readings: Vec<Reading>,
+}
+
+/// A call that looks for its cause.
+pub(super) struct Seeker<'a> {
+    pub(super) key: u32,
+    pub(super) operation: u32,
+    pub(super) at: u64,
+    pub(super) max_children: usize,
+    /// How much else speaks for a request (its thread); `None` when it cannot be the cause.
+    pub(super) affinity: &'a dyn Fn(u32) -> Option<f64>,
+}
+
+impl Cluster {
+    pub(super) fn new(request: u32, track: Track) -> Self {
+        Self {
+            members: vec![Member { request, open: true }],
+            calls: Vec::new(),
+            readings: vec![Reading { weight: 1.0, tracks: vec![track], choices: Vec::new() }],
+        }
+    }
+
+    pub(super) fn place_of(&self, request: u32) -> Option<usize> {
+        self.members.iter().position(|member| member.request == request)
+    }
+
+    /// Probability per nanosecond of the call coming from this cluster, and how many could have made it.
+    pub(super) fn evidence(&self, seeker: &Seeker, model: &Model) -> (f64, usize) {
+        let (mut sum, mut able) = (0.0, 0);
+        for (place, member) in self.members.iter().enumerate() {
+            if !member.open {
+                continue;
+            }
+            let Some(affinity) = (seeker.affinity)(member.request) else { continue };
+            able += 1;
+            let mut known: Vec<(Track, f64)> = Vec::new();
+            for reading in &self.readings {
+                let track = &reading.tracks[place];
+                if usize::from(track.calls) >= seeker.max_children {
+                    continue;
+                }
+                let likelihood = match known.iter().find(|(other, _)| other == track) {
+                    Some(&(_, likelihood)) => likelihood,
+                    None => {
+                        let likelihood = affinity * model.likelihood(track, Next::Call(seeker.operation), seeker.at);
+                        known.push((*track, likelihood));
+                        likelihood
+                    }
+                };
+                sum += reading.weight * likelihood;
+            }
+        }
+        (sum, able)
+    }
+
+    /// Takes in the members of a cluster that was independent until now.
+    pub(super) fn absorb(&mut self, other: Self) -> usize {
+        let shift = self.members.len() as u16;
+        self.members.extend(other.members);
+        self.calls.extend(other.calls);
+        let mut pairs: Vec<(f64, usize, usize)> = Vec::with_capacity(self.readings.len() * other.readings.len());
+        for (one, left) in self.readings.iter().enumerate() {
+            for (two, right) in other.readings.iter().enumerate() {
+                pairs.push((left.weight * right.weight, one, two));
+            }
+        }
+        let dropped = keep_best(&mut pairs, |pair| pair.0);
+        self.readings = pairs
+            .iter()
+            .map(|&(weight, one, two)| {
+                let (left, right) = (&self.readings[one], &other.readings[two]);
+                let moved = right.choices.iter().map(|choice| match choice.member {
+                    NOBODY => *choice,
+                    member => Choice { member: member + shift, ..*choice },
+                });
+                Reading {
+                    weight,
+                    tracks: left.tracks.iter().chain(&right.tracks).copied().collect(),
+                    choices: left.choices.iter().copied().chain(moved).collect(),
+                }
+            })
+            .collect();
+        self.normalise();
+        dropped
+    }
+
+    /// Adds a call whose cause is known: the member at `place`, or nobody.
+    pub(super) fn assign(&mut self, seeker: &Seeker, place: u16) {
+        self.calls.push(seeker.key);
+        for reading in &mut self.readings {
+            if let Some(track) = reading.tracks.get_mut(usize::from(place)) {
+                track.call(seeker.operation, u64::from(seeker.key), seeker.at);
+            }
+            reading.choices.push(Choice::of(place));
+        }
+    }
+
+    /// Adds a call of unknown cause: every reading becomes as many as there are causes possible in it.
+    pub(super) fn branch(&mut self, seeker: &Seeker, model: &Model, uncaused: f64) -> usize {
+        struct Offer {
+            weight: f64,
+            reading: usize,
+            choice: Choice,
+        }
+        #[derive(Clone, Copy)]
+        struct Able {
+            chance: f64,
+            likelihood: f64,
+        }
+        let next = Next::Call(seeker.operation);
+        let affinities: Vec<f64> = self
+            .members
+            .iter()
+            .map(|member| if member.open { (seeker.affinity)(member.request).unwrap_or(0.0) } else { 0.0 })
+            .collect();
+        // Readings mostly share their tracks.
+        let mut known: Vec<Vec<(Track, Able)>> = vec![Vec::new(); self.members.len()];
+        let mut offers = Vec::new();
+        let mut able: Vec<Able> = Vec::new();
+        for (number, reading) in self.readings.iter().enumerate() {
+            able.clear();
+            for (place, track) in reading.tracks.iter().enumerate() {
+                if affinities[place] <= 0.0 || usize::from(track.calls) >= seeker.max_children {
+                    able.push(Able { chance: 0.0, likelihood: 0.0 });
+                    continue;
+                }
+                let found = known[place].iter().find(|(other, _)| other.set == track.set && other == track);
+                able.push(found.map(|known| known.1).unwrap_or_else(|| {
+                    let chance = model.chance(track, next);
+                    let likelihood = affinities[place] * chance * model.density(track, next, seeker.at);
+                    known[place].push((*track, Able { chance, likelihood }));
+                    Able { chance, likelihood }
+                }));
+            }
+            for (place, (track, own)) in reading.tracks.iter().zip(&able).enumerate() {
+                if own.likelihood <= 0.0 {
+                    continue;
+                }
+                let (mut rivals, mut overtook) = (0, [false; QUEUES]);
+                for (other, (rival, its)) in reading.tracks.iter().zip(&able).enumerate() {
+                    if other != place && rival.operation == track.operation && its.chance >= COMPARABLE * own.chance {
+                        rivals += 1;
+                        overtook[0] |= rival.done_at < track.done_at;
+                        overtook[1] |= rival.arrived < track.arrived;
+                    }
+                }
+                let contested = rivals as f32 / (rivals + 1) as f32;
+                let turn = if rivals > 0 { model.turn(seeker.operation, overtook, rivals) } else { 1.0 };
+                offers.push(Offer {
+                    weight: reading.weight * own.likelihood * turn,
+                    reading: number,
+                    choice: Choice { member: place as u16, contested, overtook },
+                });
+            }
+            offers.push(Offer { weight: reading.weight * uncaused, reading: number, choice: Choice::of(NOBODY) });
+        }
+        let dropped = keep_best(&mut offers, |offer| offer.weight);
+        self.calls.push(seeker.key);
+        self.readings = offers
+            .iter()
+            .map(|offer| {
+                let mut reading = self.readings[offer.reading].clone();
+                reading.weight = offer.weight;
+                reading.choices.push(offer.choice);
+                if let Some(track) = reading.tracks.get_mut(usize::from(offer.choice.member)) {
+                    track.call(seeker.operation, u64::from(seeker.key), seeker.at);
+                }
+                reading
+            })
+            .collect();
+        self.normalise();
+        dropped
+    }
+
+    /// The call at `place` returned.
+    pub(super) fn returned(&mut self, place: usize, operation: u32, at: u64, model: &Model) {
+        let several = self.readings.len() > 1;
+        for reading in &mut self.readings {
+            let member = usize::from(reading.choices[place].member);
+            if let Some(track) = reading.tracks.get_mut(member)
+                && self.members[member].open
+            {
+                if several {
+                    reading.weight *= model.chance(track, Next::Return);
+                }
+                track.returned(operation, at);
+            }
+        }
+        self.normalise();
+    }
+
+    /// The request at `place` was answered; `at` is `None` when it was given up.
+    pub(super) fn closed(&mut self, place: usize, at: Option<u64>, model: &Model) {
+        self.members[place].open = false;
+        if let Some(at) = at
+            && self.readings.len() > 1
+        {
+            for reading in &mut self.readings {
+                reading.weight *= model.likelihood(&reading.tracks[place], Next::Answer, at);
+            }
+            self.normalise();
+        }
+    }
+
+    /// The place of the most probable reading.
+    pub(super) fn best(&self) -> usize {
+        let better = |best: usize, next: usize| {
+            if self.readings[next].weight > self.readings[best].weight { next } else { best }
+        };
+        (0..self.readings.len()).reduce(better).unwrap_or(0)
+    }
+
+    /// Mean of a value over the readings.
+    pub(super) fn mean(&self, value: impl Fn(&Reading) -> f32) -> f32 {
+        self.readings.iter().map(|reading| reading.weight as f32 * value(reading)).sum()
+    }
+
+    /// Sum of the weights of the readings for which `holds`.
+    pub(super) fn share(&self, holds: impl Fn(&Reading) -> bool) -> f64 {
+        self.readings.iter().filter(|reading| holds(reading)).map(|reading| reading.weight).sum()
+    }
+
+    /// Whether all readings agree about the call at `place`.
+    pub(super) fn agrees(&self, place: usize) -> bool {
+        let first = self.readings[0].choices[place].member;
+        self.readings.iter().all(|reading| reading.choices[place].member == first)
+    }
+
+    /// Whether nothing that is still to come can tell more about the call at `place`.
+    pub(super) fn is_past(&self, place: usize) -> bool {
+        self.readings.iter().all(|reading| {
+            let member = reading.choices[place].member;
+            member == NOBODY || !self.members[usize::from(member)].open
+        })
+    }
+
+    /// Drops the readings for which not `holds`; one at least has to.
+    pub(super) fn keep(&mut self, holds: impl Fn(&Reading) -> bool) {
+        self.readings.retain(holds);
+        self.normalise();
+    }
+
+    pub(super) fn remove_call(&mut self, place: usize) {
+        self.calls.swap_remove(place);
+        for reading in &mut self.readings {
+            reading.choices.swap_remove(place);
+        }
+    }
+
+    /// Removes a member that no call in [`Cluster::calls`] refers to.
+    pub(super) fn remove_member(&mut self, place: usize) {
+        self.members.swap_remove(place);
+        let moved = self.members.len() as u16;
+        for reading in &mut self.readings {
+            reading.tracks.swap_remove(place);
+            for choice in &mut reading.choices {
+                if choice.member == moved {
+                    choice.member = place as u16;
+                }
+            }
+        }
+    }
+
+    /// Makes one of readings that no longer differ, and drops negligible ones.
+    pub(super) fn tidy(&mut self) -> usize {
+        if self.readings.len() < 2 {
+            return 0;
+        }
+        let mut merged: Vec<(u64, Reading)> = Vec::with_capacity(self.readings.len());
+        for reading in self.readings.drain(..) {
+            let hash = reading.tracks.iter().fold(0, |hash, track| mix(hash ^ track.set));
+            let same = merged.iter_mut().find(|(other, kept)| {
+                *other == hash
+                    && kept.tracks == reading.tracks
+                    && kept.choices.iter().zip(&reading.choices).all(|(one, two)| one.member == two.member)
+            });
+            match same {
+                Some((_, kept)) => kept.weight += reading.weight,
+                None => merged.push((hash, reading)),
+            }
+        }
+        self.readings = merged.into_iter().map(|(_, reading)| reading).collect();
+        let dropped = keep_best(&mut self.readings, |reading| reading.weight);
+        self.normalise();
+        dropped
+    }
+
+    fn normalise(&mut self) {
+        let sum: f64 = self.readings.iter().map(|reading| reading.weight).sum();
+        let count = self.readings.len() as f64;
+        for reading in &mut self.readings {
+            reading.weight = if sum > 0.0 && sum.is_finite() { reading.weight / sum } else { 1.0 / count };
+        }
+    }
+}
+
+/// Drops what is negligible beside the best, and what is too much. Gives the number dropped for being too much.
+fn keep_best<T>(items: &mut Vec<T>, weight: impl Fn(&T) -> f64) -> usize {
+    let best = items.iter().map(&weight).fold(0.0, f64::max);
+    if best > 0.0 {
+        items.retain(|item| weight(item) >= best * NEGLIGIBLE);
+    }
+    let dropped = items.len().saturating_sub(MAX_READINGS);
+    if dropped > 0 {
+        items.select_nth_unstable_by(MAX_READINGS, |one, two| weight(two).total_cmp(&weight(one)));
+        items.truncate(MAX_READINGS);
+    }
+    dropped
+}

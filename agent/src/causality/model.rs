@@ -1,0 +1,293 @@
+//! What is learnt of a process: what an incoming operation does next, how long after what, and in which order.
+//!
+//! An incoming request is seen as a chain of own events: a call begins, a call returns, the answer is sent. Which one
+//! comes next depends on the state of its [`Track`]; when it comes is counted from what came back last, from the last
+//! call and from the arrival, mixed by how well each has foretold. Everything is counts, weighed by the certainty of the
+//! decision they come from. No call graph is given: it is what the counts amount to.
+
+use rustc_hash::FxHashMap;
+
+use super::histogram::{Histogram, prior};
+use super::track::{ORIGINS, Track, mix};
+
+/// Entries of each table. Reached, all counts are halved and those that vanish are dropped.
+const MAX_COUNTS: usize = 1 << 15;
+const MAX_DELAYS: usize = 2048;
+/// Samples at which the past is weighed half, so that the model follows changes.
+const MEMORY: f32 = 1000.0;
+/// The same for the counts of states, over all states together.
+const MEMORY_OF_STATES: u32 = 1 << 16;
+/// Steps of time that are looked for, in nanoseconds: at most ten milliseconds.
+const COARSEST: u64 = 10_000_000;
+/// Nothing is less probable as the next event of a request.
+const LEAST_CHANCE: f64 = 1e-5;
+/// Calls without a cause per nanosecond that are assumed before any was seen. Very few, or a call that is hard to tell would be taken
+/// for one, and the model would learn from that.
+const UNSEEN: f64 = 1e-14;
+/// Shortest time over which the rate of calls without a cause is taken, in nanoseconds.
+const SETTLING: f64 = 1e9;
+
+/// Weight of what all operations show about order, in samples of one operation.
+const OTHERS: f64 = 8.0;
+/// Out of turn more often than by chance is not believed much.
+const MOST_DISORDER: f64 = 1.2;
+
+/// What a request may do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It calls this operation.
+    Call(u32),
+    /// One of its calls returns.
+    Return,
+    /// It is answered.
+    Answer,
+}
+
+impl Next {
+    fn code(self) -> u64 {
+        match self {
+            Self::Call(operation) => 3 + u64::from(operation),
+            Self::Return => 1,
+            Self::Answer => 2,
+        }
+    }
+}
+
+/// Orders in which requests may be served: that of the last return to each, and that of their arrival.
+pub(super) const QUEUES: usize = 2;
+
+/// How often a call was made by another request than the first in line.
+#[derive(Clone, Copy, Debug, Default)]
+struct Order {
+    /// As often as that happens by mere chance.
+    by_chance: f32,
+    overtook: [f32; QUEUES],
+}
+
+impl Order {
+    /// How often in proportion to chance: 1 without any order, 0 where one is always kept. `OTHERS` samples are taken
+    /// from `otherwise`.
+    fn disorder(&self, otherwise: [f64; QUEUES]) -> [f64; QUEUES] {
+        std::array::from_fn(|queue| {
+            let overtook = f64::from(self.overtook[queue]) + OTHERS * otherwise[queue];
+            (overtook / (f64::from(self.by_chance) + OTHERS)).min(MOST_DISORDER)
+        })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Model {
+    /// Time without any open request, in nanoseconds.
+    idle: u64,
+    /// Largest power of ten that divides all times seen, in nanoseconds.
+    resolution: u64,
+    /// Under (state, next) how often; under (state, 0) how often the state was left.
+    counts: FxHashMap<u64, f32>,
+    learnt: u32,
+    /// By the event that the delay is counted from, and what it ends with.
+    delays: FxHashMap<u64, Histogram>,
+    /// By situation: how well each origin has foretold, in natural logarithms.
+    origins: FxHashMap<u64, [f32; ORIGINS]>,
+    /// By operation called.
+    order: FxHashMap<u32, Order>,
+    /// All operations together.
+    any_order: Order,
+    /// Calls made in that time, by operation. Only those prove that there are calls without a cause.
+    uncaused: FxHashMap<u32, f32>,
+    /// Calls sent from the thread that read the request, of those where both are known.
+    same_thread: f32,
+    threads_known: f32,
+}
+
+impl Model {
+    pub(super) fn new() -> Self {
+        Self {
+            idle: 0,
+            resolution: COARSEST,
+            counts: FxHashMap::default(),
+            learnt: 0,
+            delays: FxHashMap::default(),
+            origins: FxHashMap::default(),
+            order: FxHashMap::default(),
+            any_order: Order::default(),
+            uncaused: FxHashMap::default(),
+            same_thread: 0.0,
+            threads_known: 0.0,
+        }
+    }
+
+    /// Probability that a request in this state does `next` before anything else of its own.
+    pub(super) fn chance(&self, track: &Track, next: Next) -> f64 {
+        let rough = self.share(track.rough_state(), next, 0.1, 1.0);
+        self.share(track.state(), next, rough, 2.0).max(LEAST_CHANCE)
+    }
+
+    /// Probability per nanosecond that, if it does `next`, it does so at `at`.
+    pub(super) fn density(&self, track: &Track, next: Next, at: u64) -> f64 {
+        let scores = self.origins.get(&mix(track.situation() ^ next.code())).copied().unwrap_or([0.0; ORIGINS]);
+        let origins = track.origins();
+        let top = scores.iter().zip(&origins).filter(|(_, o)| o.is_some()).map(|(s, _)| *s).fold(f32::MIN, f32::max);
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (score, origin) in scores.into_iter().zip(origins) {
+            if let Some((kind, from)) = origin {
+                let weight = f64::from((score - top) * 0.05).exp();
+                if weight > 1e-3 {
+                    sum += weight * self.delay(kind, next, at.saturating_sub(from));
+                    weights += weight;
+                }
+            }
+        }
+        sum / f64::max(weights, 1e-9)
+    }
+
+    fn delay(&self, kind: u64, next: Next, delay: u64) -> f64 {
+        match self.delays.get(&mix(kind ^ next.code())) {
+            Some(histogram) => histogram.density(delay, self.resolution),
+            None => prior(delay, self.resolution),
+        }
+    }
+
+    /// Both of the above.
+    pub(super) fn likelihood(&self, track: &Track, next: Next, at: u64) -> f64 {
+        self.chance(track, next) * self.density(track, next, at)
+    }
+
+    /// Probability per nanosecond that the process makes this call without a request as its cause.
+    pub(super) fn uncaused(&self, operation: u32) -> f64 {
+        let seen = self.uncaused.get(&operation).copied().unwrap_or(0.0);
+        UNSEEN + f64::from(seen) / (self.idle as f64).max(SETTLING)
+    }
+
+    /// How much being in turn, or not, speaks for a request among `rivals` others.
+    pub(super) fn turn(&self, operation: u32, overtook: [bool; QUEUES], rivals: usize) -> f64 {
+        let (queue, disorder) = self.disorder(operation);
+        let rivals = rivals.max(1) as f64;
+        if overtook[queue] { disorder / (rivals + 1.0) } else { 1.0 - disorder * rivals / (rivals + 1.0) }
+    }
+
+    /// How often calls are made out of turn, in proportion to chance, and for which of the orders.
+    pub(super) fn disorder(&self, operation: u32) -> (usize, f64) {
+        let own = self.order.get(&operation).copied().unwrap_or_default();
+        let disorder = own.disorder(self.any_order.disorder([1.0; QUEUES]));
+        let queue = usize::from(disorder[1] < disorder[0]);
+        (queue, disorder[queue])
+    }
+
+    /// How much it speaks for a request that the call came from its thread, or from another.
+    pub(super) fn thread(&self, same: bool) -> f64 {
+        let share = f64::from(self.same_thread + 1.0) / f64::from(self.threads_known + 2.0);
+        if same { share } else { 1.0 - share }
+    }
+
+    /// Watches in which steps times come. Recorded ones may be in micro- or milliseconds.
+    pub(super) fn note_time(&mut self, at: u64) {
+        while self.resolution > 1 && !at.is_multiple_of(self.resolution) {
+            self.resolution /= 10;
+        }
+    }
+
+    pub(super) fn learn(&mut self, track: &Track, next: Next, at: u64, weight: f32) {
+        self.learn_next(track.rough_state(), next, weight);
+        self.learn_next(track.state(), next, weight);
+        if next != Next::Return {
+            self.learn_delay(track, next, at, weight);
+        }
+    }
+
+    /// A call was made out of turn with these probabilities, where chance would have been `by_chance`.
+    pub(super) fn learn_order(&mut self, operation: u32, by_chance: f32, overtook: [f32; QUEUES]) {
+        if self.order.len() > MAX_DELAYS {
+            self.order.retain(|_, order| order.by_chance > 1.0);
+        }
+        for order in [self.order.entry(operation).or_default(), &mut self.any_order] {
+            let keep = if order.by_chance > MEMORY { 0.5 } else { 1.0 };
+            order.by_chance = order.by_chance * keep + by_chance;
+            for (sum, more) in order.overtook.iter_mut().zip(overtook) {
+                *sum = *sum * keep + more;
+            }
+        }
+    }
+
+    /// Weighs all that was learnt less.
+    pub(super) fn fade(&mut self, factor: f32) {
+        self.counts.values_mut().for_each(|count| *count *= factor);
+        self.delays.values_mut().for_each(|histogram| histogram.fade(factor));
+        self.origins.values_mut().flatten().for_each(|score| *score *= factor);
+        for order in self.order.values_mut().chain([&mut self.any_order]) {
+            order.by_chance *= factor;
+            order.overtook.iter_mut().for_each(|count| *count *= factor);
+        }
+        self.uncaused.values_mut().for_each(|count| *count *= factor);
+        self.idle = (self.idle as f64 * f64::from(factor)) as u64;
+        self.same_thread *= factor;
+        self.threads_known *= factor;
+    }
+
+    /// No request was open for so long.
+    pub(super) fn learn_idle(&mut self, time: u64) {
+        self.idle = self.idle.saturating_add(time);
+    }
+
+    /// A call was made while no request was open.
+    pub(super) fn learn_uncaused(&mut self, operation: u32) {
+        *self.uncaused.entry(operation).or_insert(0.0) += 1.0;
+        if self.uncaused.len() > MAX_DELAYS {
+            self.uncaused.retain(|_, seen| *seen > 2.0);
+        }
+    }
+
+    pub(super) fn learn_thread(&mut self, same: bool, weight: f32) {
+        if self.threads_known > MEMORY {
+            self.threads_known *= 0.5;
+            self.same_thread *= 0.5;
+        }
+        self.threads_known += weight;
+        self.same_thread += if same { weight } else { 0.0 };
+    }
+
+    /// Share of `next` among what followed `state`; `weight` samples are taken from `otherwise`.
+    fn share(&self, state: u64, next: Next, otherwise: f64, weight: f64) -> f64 {
+        let Some(&left) = self.counts.get(&state) else { return otherwise };
+        let seen = self.counts.get(&mix(state ^ next.code())).copied().unwrap_or(0.0);
+        (f64::from(seen) + weight * otherwise) / (f64::from(left) + weight)
+    }
+
+    fn learn_next(&mut self, state: u64, next: Next, weight: f32) {
+        self.learnt += 1;
+        if self.counts.len() >= MAX_COUNTS || self.learnt >= MEMORY_OF_STATES {
+            self.learnt = 0;
+            self.counts.values_mut().for_each(|count| *count *= 0.5);
+            self.counts.retain(|_, count| *count > 0.2);
+        }
+        if self.counts.len() >= MAX_COUNTS {
+            self.counts.clear();
+        }
+        *self.counts.entry(state).or_insert(0.0) += weight;
+        *self.counts.entry(mix(state ^ next.code())).or_insert(0.0) += weight;
+    }
+
+    fn learn_delay(&mut self, track: &Track, next: Next, at: u64, weight: f32) {
+        if self.delays.len() >= MAX_DELAYS {
+            self.delays.retain(|_, delay| delay.total() > 4.0);
+            if self.delays.len() >= MAX_DELAYS {
+                self.delays.clear();
+            }
+        }
+        if self.origins.len() >= MAX_DELAYS {
+            self.origins.clear();
+        }
+        let origins = track.origins();
+        let several = origins.iter().flatten().count() > 1;
+        for (place, origin) in origins.into_iter().enumerate() {
+            let Some((kind, from)) = origin else { continue };
+            let delay = at.saturating_sub(from);
+            if several {
+                let foretold = self.delay(kind, next, delay).ln() as f32;
+                let scores = self.origins.entry(mix(track.situation() ^ next.code())).or_insert([0.0; ORIGINS]);
+                // Only differences count; 20 keeps the sums near zero, where steps are exact.
+                scores[place] += weight * (foretold.max(-40.0) + 20.0) - 0.01 * scores[place];
+            }
+            self.delays.entry(mix(kind ^ next.code())).or_insert_with(Histogram::new).add(delay, weight);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! New traces: their ids, and whether they are exported.
+
+use agent_common::ids::{MonoNanos, SpanId, TraceId};
+use rand::Rng as _;
+use rand::rngs::SmallRng;
+
+use super::place::{Link, Method, Parent, Place, Verdict};
+use crate::protocol::context::TraceContext;
+use crate::sampling::{self, ParentDecision, RateLimiter, Sampler};
+
+/// Gives out ids and decides about sampling, once per trace.
+pub(super) struct Judge {
+    sampler: Sampler,
+    limiter: Option<RateLimiter>,
+    ids: SmallRng,
+}
+
+impl Judge {
+    pub(super) fn new(sampler: Sampler, limiter: Option<RateLimiter>) -> Self {
+        Self { sampler, limiter, ids: rand::make_rng() }
+    }
+
+    /// A place at the root of a new trace.
+    pub(super) fn root(&mut self, at: MonoNanos) -> Place {
+        let trace_id = self.trace_id();
+        let decision = self.sampler.decide(trace_id.0, None);
+        let verdict = self.verdict(trace_id, decision.sampled, at);
+        // Below 100 %, so that whoever counts spans can count back to requests.
+        let threshold = decision.threshold.filter(|&threshold| verdict == Verdict::Exported && threshold > 0);
+        let trace_state = threshold.map(|threshold| format!("ot=th:{}", sampling::encode_threshold(threshold)).into());
+        Place { trace_id, parent: None, verdict, trace_state }
+    }
+
+    /// The place that a message's own context gives.
+    pub(super) fn continued(&mut self, context: &TraceContext, at: MonoNanos) -> Place {
+        let parent = ParentDecision {
+            sampled: context.sampled,
+            randomness: context.trace_state.as_deref().and_then(sampling::explicit_randomness),
+        };
+        let trace_id = context.trace_id;
+        let sampled = self.sampler.decide(trace_id.0, Some(parent)).sampled;
+        let link = Link::certain(Method::Context);
+        Place {
+            trace_id,
+            parent: context.span_id.map(|span_id| Parent { span_id, remote: true, link }),
+            verdict: self.verdict(trace_id, sampled, at),
+            trace_state: context.trace_state.as_deref().map(Into::into),
+        }
+    }
+
+    fn verdict(&mut self, trace_id: TraceId, sampled: bool, at: MonoNanos) -> Verdict {
+        if !sampled {
+            return Verdict::SampledOut;
+        }
+        if self.limiter.as_mut().is_some_and(|limiter| !limiter.allow(trace_id.0, at)) {
+            return Verdict::RateLimited;
+        }
+        Verdict::Exported
+    }
+
+    fn trace_id(&mut self) -> TraceId {
+        loop {
+            let mut id = [0; 16];
+            self.ids.fill_bytes(&mut id);
+            if id != [0; 16] {
+                return TraceId(id);
+            }
+        }
+    }
+
+    pub(super) fn span_id(&mut self) -> SpanId {
+        loop {
+            let id = self.ids.next_u64();
+            if id != 0 {
+                return SpanId(id.to_ne_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! From exchanges to traces: which exchange belongs to which trace, and what caused it.
+//!
+//! A ladder; each rung is tried where the one above says nothing:
+//! 1. the trace context that a message carries;
+//! 2. both ends of a request on this host ([`ends`]);
+//! 3. within a process, which incoming request caused an outgoing one ([`crate::causality`]).
+//!
+//! An exchange gets its place in a trace once, soon after it has begun, and keeps it. Where the place depends on another
+//! exchange it waits for that one's, at most for the hold-back of [`causality::Settings`]; a finished exchange waits with
+//! it. Parents are named by a span id that is given out at the beginning, so the order of ends is no matter.
+
+mod ends;
+mod habits;
+mod judge;
+mod place;
+mod tail;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid};
+use rustc_hash::FxHashMap;
+
+use self::ends::{End, Ends, Key};
+use self::habits::Habits;
+use self::judge::Judge;
+pub use self::place::{Link, Method, Parent, Place, Verdict};
+pub use self::tail::{Keep, Tail};
+use crate::causality::{self, Causality, Facts, Incoming, Outgoing};
+use crate::conn::{ExchangeId, Finished};
+use crate::protocol::Begun;
+use crate::sampling::{RateLimiter, Sampler};
+use crate::signal::resource::Resource;
+use crate::signal::span::{Endpoints, Kind};
+use crate::source::Opened;
+
+/// Exchanges remembered at the same time; past it the oldest are placed as well as can be and forgotten.
+const MOST: usize = 64 * 1024;
+/// Processes remembered; past it the idle ones are forgotten.
+const MOST_PROCESSES: usize = 16 * 1024;
+/// How long a server's end waits for its client's, in nanoseconds: the two are recorded on different processors, and a
+/// thread may be stopped between its call and its record.
+const PATIENCE: u64 = 50_000_000;
+/// How long a finished exchange is remembered for those that it caused, over the hold-back, in nanoseconds.
+const LINGER: u64 = 500_000_000;
+
+/// What gets a span.
+#[derive(Debug)]
+pub enum Subject {
+    Exchange(Finished),
+    /// A connection that could not be made; 0 when no errno told why.
+    Connect {
+        connection: Box<Opened>,
+        errno: u32,
+    },
+}
+
+impl Subject {
+    const fn end(&self) -> MonoNanos {
+        match self {
+            Self::Exchange(finished) => finished.exchange.end,
+            Self::Connect { connection, .. } => connection.at,
+        }
+    }
+}
+
+/// Something finished, with its place in a trace.
+#[derive(Debug)]
+pub struct Placed {
+    pub subject: Subject,
+    pub resource: Arc<Resource>,
+    pub span_id: SpanId,
+    pub place: Place,
+}
+
+/// An exchange that has begun, and stays until nobody can ask for it any more.
+struct Open {
+    kind: Kind,
+    tgid: Tgid,
+    tid: u32,
+    at: MonoNanos,
+    operation: u32,
+    request_id: Option<u64>,
+    span_id: SpanId,
+    /// What names it at its other end, while that was not met.
+    key: Option<Key>,
+    place: Option<Place>,
+    /// What gets its place from this one's.
+    waiting: Vec<(ExchangeId, Link)>,
+    resource: Arc<Resource>,
+    /// Finished before its place was known.
+    finished: Option<Subject>,
+    over: bool,
+    /// [`Causality`] knows of it.
+    told: bool,
+    /// The calls of its process when it began.
+    calls: u32,
+}
+
+/// What the traces counted. Monotonic, but for the last two.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    /// Spans with a parent, in the order of [`Method::ALL`].
+    pub links: [u64; Method::ALL.len()],
+    /// Spans without one.
+    pub roots: u64,
+    /// Exchanges that finished without having been remembered since they began.
+    pub untracked: u64,
+    /// Exchanges forgotten for want of room before they were placed.
+    pub evicted: u64,
+    /// Parents that became known after the child had its place.
+    pub late: u64,
+    pub open: u64,
+    pub ends: u64,
+}
+
+/// All traces that are being put together. One owner.
+pub struct Traces {
+    judge: Judge,
+    /// How long after its end an exchange may be named as a parent, in nanoseconds.
+    linger: u64,
+    open: FxHashMap<ExchangeId, Open>,
+    ends: Ends,
+    causality: Causality,
+    habits: FxHashMap<Tgid, Habits>,
+    /// Servers' ends that wait for their client's, by time.
+    lonely: VecDeque<(MonoNanos, ExchangeId)>,
+    /// Exchanges that are over, by the time until which they stay.
+    leaving: VecDeque<(MonoNanos, ExchangeId)>,
+    /// Exchanges in the order in which they began.
+    begun: VecDeque<(MonoNanos, ExchangeId)>,
+    links: Vec<causality::Link>,
+    stats: Stats,
+}
+
+impl Traces {
+    #[must_use]
+    pub fn new(sampler: Sampler, limiter: Option<RateLimiter>, settings: causality::Settings) -> Self {
+        Self {
+            judge: Judge::new(sampler, limiter),
+            linger: settings.hold_back + LINGER,
+            open: FxHashMap::default(),
+            ends: Ends::default(),
+            causality: Causality::new(settings),
+            habits: FxHashMap::default(),
+            lonely: VecDeque::new(),
+            leaving: VecDeque::new(),
+            begun: VecDeque::new(),
+            links: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { open: self.open.len() as u64, ends: self.ends.len() as u64, ..self.stats }
+    }
+
+    /// A request of a traced process has begun. What gets its place by that and has finished already goes to `out`.
+    pub fn begin(
+        &mut self,
+        id: ExchangeId,
+        request: &Begun,
+        endpoints: Option<Endpoints>,
+        resource: &Arc<Resource>,
+        out: &mut Vec<Placed>,
+    ) {
+        let kind = match request.direction {
+            Direction::Ingress => Kind::Server,
+            Direction::Egress => Kind::Client,
+        };
+        let operation = match endpoints {
+            // The same question to another server is another operation.
+            Some(ends) if kind == Kind::Client => request.operation ^ u32::from(ends.peer.port()) << 16,
+            _ => request.operation,
+        };
+        let open = Open {
+            kind,
+            tgid: request.thread.tgid,
+            tid: request.thread.tid.0,
+            at: request.at,
+            operation,
+            request_id: request.request_id,
+            span_id: self.judge.span_id(),
+            key: endpoints.map(|endpoints| Key::of(kind, request, endpoints)),
+            place: None,
+            waiting: Vec::new(),
+            resource: Arc::clone(resource),
+            finished: None,
+            over: false,
+            told: false,
+            calls: 0,
+        };
+        let met = open.key.and_then(|key| self.ends.meet(key, End { id, kind, at: request.at }));
+        let alone = self.enter(id, open, out);
+        match (&request.context, kind, met) {
+            (Some(context), ..) => {
+                let place = self.judge.continued(context, request.at);
+                self.settle(id, place, out);
+            }
+            (None, Kind::Server, Some(client)) => self.join(id, client.id, Link::certain(Method::Socket), out),
+            // Where its connection's ends are not known, the other one cannot be met.
+            (None, Kind::Server, None) if endpoints.is_none() => self.uproot(id, out),
+            (None, Kind::Server, None) => self.lonely.push_back((request.at, id)),
+            (None, Kind::Client, _) if alone => self.uproot(id, out),
+            (None, Kind::Client, _) => {}
+        }
+        if let Some(other) = met {
+            for id in [id, other.id] {
+                if let Some(open) = self.open.get_mut(&id) {
+                    open.key = None;
+                }
+            }
+            if kind == Kind::Client {
+                self.join(other.id, id, Link::certain(Method::Socket), out);
+            }
+        }
+    }
+
+    /// A connection that could not be made.
+    pub fn connect_failed(&mut self, connection: Opened, errno: u32, resource: &Arc<Resource>, out: &mut Vec<Placed>) {
+        // Requests are counted from 1.
+        let id = ExchangeId::new(connection.conn, 0);
+        let end = connection.at;
+        let open = Open {
+            kind: Kind::Client,
+            tgid: connection.thread.tgid,
+            tid: connection.thread.tid.0,
+            at: connection.opened_at.unwrap_or(end),
+            operation: connection.endpoints.peer.port().into(),
+            request_id: None,
+            span_id: self.judge.span_id(),
+            key: None,
+            place: None,
+            waiting: Vec::new(),
+            resource: Arc::clone(resource),
+            finished: Some(Subject::Connect { connection: Box::new(connection), errno }),
+            over: true,
+            told: false,
+            calls: 0,
+        };
+        if self.enter(id, open, out) {
+            self.uproot(id, out);
+        } else {
+            self.causality.returned(id.0, end.0);
+        }
+    }
+
+    /// Remembers an exchange. Whether its process serves nobody, so that nothing can have caused it.
+    fn enter(&mut self, id: ExchangeId, mut open: Open, out: &mut Vec<Placed>) -> bool {
+        self.make_room(out);
+        let tgid = open.tgid;
+        let habits = self.habits.entry(tgid).or_default();
+        open.calls = habits.calls;
+        let (mut tell, mut first_call) = (habits.calls > 0, false);
+        match open.kind {
+            Kind::Server => habits.serving = habits.serving.saturating_add(1),
+            Kind::Client if habits.serving > 0 => {
+                (tell, first_call) = (true, habits.calls == 0);
+                habits.calls = habits.calls.wrapping_add(1).max(1);
+            }
+            Kind::Client => tell = false,
+        }
+        if first_call {
+            self.introduce(tgid);
+        }
+        open.told = tell;
+        if tell {
+            self.tell(id, &open);
+        }
+        self.begun.push_back((open.at, id));
+        if let Some(displaced) = self.open.insert(id, open) {
+            self.give_up(displaced, out);
+        }
+        !tell
+    }
+
+    /// A process that serves requests calls for the first time: those open may be the cause.
+    fn introduce(&mut self, tgid: Tgid) {
+        let mut serving: Vec<(MonoNanos, ExchangeId)> = self
+            .open
+            .iter()
+            .filter(|(_, open)| open.tgid == tgid && open.kind == Kind::Server && !open.over)
+            .map(|(id, open)| (open.at, *id))
+            .collect();
+        serving.sort_unstable();
+        for (_, id) in serving {
+            let Some(mut open) = self.open.remove(&id) else { continue };
+            open.told = true;
+            self.tell(id, &open);
+            self.open.insert(id, open);
+        }
+    }
+
+    fn tell(&mut self, id: ExchangeId, open: &Open) {
+        let telling = self.habits.get(&open.tgid).is_some_and(Habits::threads_are_telling);
+        let facts = Facts { thread: telling.then_some(open.tid), request_id: open.request_id, ..Facts::default() };
+        let (id, process, operation, at) = (id.0, open.tgid.0, open.operation, open.at.0);
+        match open.kind {
+            Kind::Server => self.causality.incoming(Incoming { id, process, operation, at, facts }),
+            Kind::Client => self.causality.outgoing(Outgoing { id, process, operation, at, facts }),
+        }
+    }
+
+    /// An exchange has finished; it goes to `out` with its place, now or later.
+    pub fn finish(&mut self, finished: Finished, resource: Arc<Resource>, out: &mut Vec<Placed>) {
+        let id = finished.id();
+        let exchange = &finished.exchange;
+        let end = exchange.end;
+        let Some(open) = self.open.get_mut(&id).filter(|open| !open.over) else {
+            self.stats.untracked += 1;
+            let place = match &exchange.http.context {
+                Some(context) => self.judge.continued(context, end),
+                None => self.judge.root(end),
+            };
+            self.count(&place);
+            let span_id = self.judge.span_id();
+            return out.push(Placed { subject: Subject::Exchange(finished), resource, span_id, place });
+        };
+        let faithful = exchange.response_thread.map(|thread| thread == exchange.request_thread);
+        open.over = true;
+        let (kind, tgid, told) = (open.kind, open.tgid, open.told);
+        self.ended(id, kind, tgid, told, end, faithful);
+        let Some(open) = self.open.get_mut(&id) else { return };
+        let subject = Subject::Exchange(finished);
+        let Some(place) = open.place.clone() else {
+            open.finished = Some(subject);
+            return;
+        };
+        let span_id = open.span_id;
+        self.leave(id, end);
+        out.push(Placed { subject, resource, span_id, place });
+    }
+
+    /// A request that began will not become an exchange.
+    pub fn dropped(&mut self, id: ExchangeId, now: MonoNanos, out: &mut Vec<Placed>) {
+        self.forget(id, now, out);
+    }
+
+    /// A process has ended.
+    pub fn exited(&mut self, tgid: Tgid) {
+        self.habits.remove(&tgid);
+    }
+
+    /// Decides what can be decided by `now`, the time up to which everything has been seen.
+    pub fn poll(&mut self, now: MonoNanos, out: &mut Vec<Placed>) {
+        let mut links = std::mem::take(&mut self.links);
+        self.causality.poll(now.0, &mut links);
+        for link in links.drain(..) {
+            self.linked(&link, out);
+        }
+        self.links = links;
+        while let Some(&(at, id)) = self.lonely.front()
+            && now.since(at) > PATIENCE
+        {
+            self.lonely.pop_front();
+            self.alone(id, out);
+        }
+        while let Some(&(until, id)) = self.leaving.front()
+            && now > until
+        {
+            self.leaving.pop_front();
+            self.forget(id, now, out);
+        }
+    }
+
+    /// Decides everything: nothing more will come.
+    pub fn finish_all(&mut self, now: MonoNanos, out: &mut Vec<Placed>) {
+        let mut links = std::mem::take(&mut self.links);
+        self.causality.finish(&mut links);
+        for link in links.drain(..) {
+            self.linked(&link, out);
+        }
+        while let Some((_, id)) = self.lonely.pop_front() {
+            self.alone(id, out);
+        }
+        let ids: Vec<ExchangeId> = self.open.keys().copied().collect();
+        for id in ids {
+            self.forget(id, now, out);
+        }
+    }
+
+    fn linked(&mut self, link: &causality::Link, out: &mut Vec<Placed>) {
+        let child = ExchangeId(link.child);
+        match (link.parent, Method::of(link.method)) {
+            (Some(parent), Some(method)) => {
+                self.join(child, ExchangeId(parent), Link { method, confidence: link.confidence }, out);
+            }
+            _ => self.uproot(child, out),
+        }
+    }
+
+    /// Places an exchange under another, now or as soon as that one has a place.
+    fn join(&mut self, child: ExchangeId, parent: ExchangeId, link: Link, out: &mut Vec<Placed>) {
+        let Some(open) = self.open.get(&child) else { return };
+        if let Some(place) = &open.place {
+            let by_context = place.parent.is_some_and(|parent| parent.link.method == Method::Context);
+            self.stats.late += u64::from(link.method == Method::Socket && !by_context);
+            return;
+        }
+        match self.open.get_mut(&parent) {
+            Some(parent) => match &parent.place {
+                Some(place) => {
+                    let place = place.child(parent.span_id, link);
+                    self.settle(child, place, out);
+                }
+                None => parent.waiting.push((child, link)),
+            },
+            None => self.uproot(child, out),
+        }
+    }
+
+    /// A server's end has waited long enough for its client's.
+    fn alone(&mut self, id: ExchangeId, out: &mut Vec<Placed>) {
+        let Some(open) = self.open.get_mut(&id) else { return };
+        // Without the key it has met the other end, and waits for that one's place.
+        if let Some(key) = open.key.take() {
+            self.ends.forget(&key, id);
+            self.uproot(id, out);
+        }
+    }
+
+    /// Places an exchange at the root of a new trace, if it has no place.
+    fn uproot(&mut self, id: ExchangeId, out: &mut Vec<Placed>) {
+        let Some(at) = self.open.get(&id).filter(|open| open.place.is_none()).map(|open| open.at) else { return };
+        let place = self.judge.root(at);
+        self.settle(id, place, out);
+    }
+
+    /// An exchange has its place now; so has what waited for it, and what waited for that.
+    fn settle(&mut self, id: ExchangeId, place: Place, out: &mut Vec<Placed>) {
+        let mut next = Some((id, place));
+        let mut more = Vec::new();
+        while let Some((id, place)) = next.take().or_else(|| more.pop()) {
+            let Some(open) = self.open.get_mut(&id).filter(|open| open.place.is_none()) else { continue };
+            let children = std::mem::take(&mut open.waiting);
+            more.extend(children.into_iter().map(|(child, link)| (child, place.child(open.span_id, link))));
+            open.place = Some(place.clone());
+            let finished = open.finished.take();
+            let (span_id, resource) = (open.span_id, Arc::clone(&open.resource));
+            self.count(&place);
+            if let Some(subject) = finished {
+                self.leave(id, subject.end());
+                out.push(Placed { subject, resource, span_id, place });
+            }
+        }
+    }
+
+    /// An exchange is over and has its place: it goes now, or stays for those that may still name it.
+    fn leave(&mut self, id: ExchangeId, end: MonoNanos) {
+        let Some(open) = self.open.get(&id) else { return };
+        let wanted = match open.kind {
+            Kind::Server => self.habits.get(&open.tgid).is_some_and(|habits| habits.calls != open.calls),
+            Kind::Client => open.key.is_some(),
+        };
+        if wanted {
+            self.leaving.push_back((MonoNanos(end.0.saturating_add(self.linger)), id));
+        } else if let Some(Open { key: Some(key), .. }) = self.open.remove(&id) {
+            self.ends.forget(&key, id);
+        }
+    }
+
+    /// Forgets an exchange; what waits for its place gets one.
+    fn forget(&mut self, id: ExchangeId, now: MonoNanos, out: &mut Vec<Placed>) {
+        let Some(open) = self.open.remove(&id) else { return };
+        if let Some(key) = &open.key {
+            self.ends.forget(key, id);
+        }
+        if !open.over {
+            self.ended(id, open.kind, open.tgid, open.told, now, None);
+        }
+        self.give_up(open, out);
+    }
+
+    /// Places what waits for this one, and this one if it has finished: it will not be heard of again.
+    fn give_up(&mut self, open: Open, out: &mut Vec<Placed>) {
+        let Open { at, span_id, place, waiting, resource, finished, .. } = open;
+        if finished.is_none() && waiting.is_empty() {
+            return;
+        }
+        let place = place.unwrap_or_else(|| self.judge.root(at));
+        if let Some(subject) = finished {
+            self.count(&place);
+            out.push(Placed { subject, resource, span_id, place: place.clone() });
+        }
+        for (child, link) in waiting {
+            self.settle(child, place.child(span_id, link), out);
+        }
+    }
+
+    /// Makes room for one more: the oldest have to go.
+    fn make_room(&mut self, out: &mut Vec<Placed>) {
+        while self.open.len() >= MOST || self.begun.len() >= 2 * MOST {
+            let Some((at, id)) = self.begun.pop_front() else { break };
+            // Most have gone by themselves.
+            if self.open.len() >= MOST && self.open.get(&id).is_some_and(|open| open.at == at) {
+                self.stats.evicted += 1;
+                self.forget(id, at, out);
+            }
+        }
+        if self.habits.len() >= MOST_PROCESSES {
+            self.habits.retain(|_, habits| habits.serving > 0);
+        }
+    }
+
+    /// What an exchange's end means for its process. `faithful`: the thread that read the request has answered it.
+    fn ended(&mut self, id: ExchangeId, kind: Kind, tgid: Tgid, told: bool, at: MonoNanos, faithful: Option<bool>) {
+        match kind {
+            Kind::Server => {
+                if let Some(habits) = self.habits.get_mut(&tgid) {
+                    habits.serving = habits.serving.saturating_sub(1);
+                    if let Some(faithful) = faithful {
+                        habits.answered(faithful);
+                    }
+                }
+                if told {
+                    self.causality.answered(id.0, at.0);
+                }
+            }
+            Kind::Client if told => self.causality.returned(id.0, at.0),
+            Kind::Client => {}
+        }
+    }
+
+    fn count(&mut self, place: &Place) {
+        match &place.parent {
+            Some(parent) => {
+                if let Some(count) = self.stats.links.get_mut(parent.link.method as usize) {
+                    *count += 1;
+                }
+            }
+            None => self.stats.roots += 1,
+        }
+    }
+}
