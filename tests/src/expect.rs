@@ -9,6 +9,8 @@ use anyhow::{Result, bail};
 use crate::span::{CLIENT, ERROR, SERVER, Span};
 use crate::truth::Exchange;
 
+/// From so many times on, two of them may lie outside.
+const FEW: usize = 10;
 /// How many differences of a kind are shown.
 const SHOWN: usize = 12;
 
@@ -22,20 +24,66 @@ pub struct Clock {
     /// The share of times that must be within, 0 to 1.
     pub share: f64,
     pub never_beyond: Duration,
+    /// What must have been first by the log's own meaning was first by the span, always: a client sends after it has
+    /// noted the start, a server notes it after it has read, and both note the end after the last octet.
+    pub in_order: bool,
 }
+
+/// Clocks are compared by way of two readings each; within this, first and second are the same.
+const SAME: u64 = 300_000;
 
 impl Clock {
     /// The promise: within 1 ms of the log. The share leaves room for a machine whose processors others use as well.
-    pub const EXACT: Self =
-        Self { within: Duration::from_millis(1), share: 0.9, never_beyond: Duration::from_millis(100) };
+    pub const EXACT: Self = Self {
+        within: Duration::from_millis(1),
+        share: 0.95,
+        never_beyond: Duration::from_millis(100),
+        in_order: true,
+    };
+    /// The same for a log whose start is reckoned back from the end and a duration (curl): the order says nothing.
+    pub const RECKONED: Self = Self { in_order: false, ..Self::EXACT };
     /// For a log with whole milliseconds of a clock that is read now and then (nginx).
-    pub const MILLISECONDS: Self =
-        Self { within: Duration::from_millis(3), share: 0.9, never_beyond: Duration::from_millis(100) };
+    pub const MILLISECONDS: Self = Self {
+        within: Duration::from_millis(3),
+        share: 0.9,
+        never_beyond: Duration::from_millis(100),
+        in_order: false,
+    };
     /// For a log whose start lies before a look-up, a queue or a framework's own work.
-    pub const LOOSE: Self =
-        Self { within: Duration::from_millis(20), share: 0.9, never_beyond: Duration::from_millis(500) };
+    pub const LOOSE: Self = Self {
+        within: Duration::from_millis(20),
+        share: 0.9,
+        never_beyond: Duration::from_millis(500),
+        in_order: false,
+    };
     /// For a log whose times say something else than the span's: the order of start and end only.
-    pub const NONE: Self = Self { within: Duration::MAX, share: 1.0, never_beyond: Duration::MAX };
+    pub const NONE: Self = Self { within: Duration::MAX, share: 1.0, never_beyond: Duration::MAX, in_order: false };
+}
+
+/// Spans and log differ in nothing but how far apart their times are.
+#[derive(Debug)]
+pub struct Apart(String);
+
+impl std::fmt::Display for Apart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Apart {}
+
+/// Repeats a run, three times at most, while times are all that is wrong: a machine that was busy with something else
+/// sets a few of them apart, a fault does so every time.
+pub fn undisturbed(mut run: impl FnMut() -> Result<()>) -> Result<()> {
+    for _ in 0..2 {
+        match run() {
+            Err(error) if error.downcast_ref::<Apart>().is_some() => {
+                eprintln!("again, since only times are apart: {error:#}");
+            }
+            done => return done,
+        }
+    }
+    run()
 }
 
 /// One side's exchanges.
@@ -133,6 +181,10 @@ pub fn expect_pairs(sides: &[Side<'_>], spans: &[Span]) -> Result<()> {
                 None => report.missing.push(format!("{key}")),
                 Some(span) => {
                     compare(side, exchange, span, &mut report, &key);
+                    let (first, second) =
+                        if side.kind == CLIENT { (exchange.start, span.start) } else { (span.start, exchange.start) };
+                    report.order("start", side.start, first, second, &key);
+                    report.order("end", side.end, span.end, exchange.end, &key);
                     starts.push((span.start.abs_diff(exchange.start), key.to_string()));
                     ends.push((span.end.abs_diff(exchange.end), key.to_string()));
                 }
@@ -252,13 +304,28 @@ struct Report {
 }
 
 impl Report {
+    fn order(&mut self, what: &str, clock: Clock, first: u64, second: u64, key: &Key) {
+        if clock.in_order && first > second + SAME {
+            let early = (first - second) / 1000;
+            self.wrong.push(format!("{key}: the {what} is on the wrong side of the log's by {early} µs"));
+        }
+    }
+
     fn times(&mut self, what: &str, kind: i32, clock: Clock, mut apart: Vec<(u64, String)>) {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         apart.sort_unstable();
         let within = apart.iter().filter(|(apart, _)| *apart <= nanos(clock.within)).count();
         let kind = kind_name(kind);
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-        if (within as f64) < clock.share * apart.len() as f64 {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a few thousand"
+        )]
+        let outside = ((1.0 - clock.share) * apart.len() as f64) as usize;
+        // Of few times, a share says little: two may lie outside.
+        let outside = if apart.len() >= FEW { outside.max(2) } else { outside };
+        if within + outside < apart.len() {
             let median = apart.get(apart.len() / 2).map_or(0, |(apart, _)| *apart / 1000);
             self.late.push(format!(
                 "only {within} of {} {kind} spans have their {what} within {:?} of the log; the median is {median} µs apart",
@@ -292,12 +359,18 @@ impl Report {
             return Ok(());
         }
         let planned: usize = sides.iter().map(|side| side.truth.len()).sum();
-        bail!("{planned} exchanges on all sides, {} spans\n{text}", spans.len());
+        let text = format!("{planned} exchanges on all sides, {} spans\n{text}", spans.len());
+        if self.missing.is_empty() && self.extra.is_empty() && self.wrong.is_empty() {
+            return Err(Apart(text).into());
+        }
+        bail!(text);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
+
     use super::*;
     use crate::span::{Attributes, Value};
 
@@ -368,14 +441,36 @@ mod tests {
             check(&truth, &[span])
         };
         assert!(changed(|span| span.kind = CLIENT).contains("without a span"));
-        assert!(changed(|span| span.start += 5_000_000).contains("only 0 of 1"));
+        assert!(changed(|span| span.start -= 5_000_000).contains("only 0 of 1"));
         assert!(changed(|span| span.end += 900_000_000).contains("900 ms from the log's"));
+        assert!(changed(|span| span.start += 400_000).contains("start is on the wrong side"));
+        assert!(changed(|span| span.end += 400_000).contains("end is on the wrong side"));
         assert!(changed(|span| span.status = ERROR).contains("the span's status code is 2, expected 0"));
         assert!(changed(|span| span.resource.clear()).contains("process.pid"));
         assert!(
             changed(|span| drop(span.attributes.remove("http.response.body.size"))).contains("None, expected Some(5)")
         );
         assert!(check(&[exchange("/a?b=1", 500)], &[span("/a", "b=1", 500)]).contains("error.type"));
+    }
+
+    #[test]
+    fn only_times_apart_are_worth_another_run() {
+        let truth = [exchange("/a", 200)];
+        let runs = |change: fn(&mut Span)| {
+            let mut runs = 0;
+            let mut one = span("/a", "", 200);
+            one.attributes.remove("url.query");
+            change(&mut one);
+            let result = undisturbed(|| {
+                runs += 1;
+                expect_pairs(&[Side::server(&truth, 80)], std::slice::from_ref(&one)).context("told with context")
+            });
+            (runs, result.is_ok())
+        };
+        assert_eq!(runs(|_| ()), (1, true));
+        assert_eq!(runs(|span| span.start -= 5_000_000), (3, false));
+        assert_eq!(runs(|span| span.start += 5_000_000), (1, false), "a server cannot start after its handler");
+        assert_eq!(runs(|span| span.kind = CLIENT), (1, false));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Agent;
-use tests::expect::{Clock, Side, expect_pairs};
+use tests::expect::{Clock, Side, expect_pairs, undisturbed};
 use tests::fixture::{Client, Language, Server};
 use tests::needs;
 use tests::plan::{self, Step};
@@ -22,112 +22,128 @@ fn pairs(server: &Server, steps: &[Step], args: &[&str]) -> Result<()> {
 #[test]
 fn ways_to_send() -> Result<()> {
     needs!("root", "python");
-    for send in ["send", "write", "writev", "sendmsg", "sendmmsg"] {
-        pairs(&Server::start(Language::Python)?, &plan::mixed("s", 40), &["--mode", "raw", "--send", send])?;
-    }
-    Ok(())
+    undisturbed(|| {
+        for send in ["send", "write", "writev", "sendmsg", "sendmmsg"] {
+            pairs(&Server::start(Language::Python)?, &plan::mixed("s", 40), &["--mode", "raw", "--send", send])?;
+        }
+        Ok(())
+    })
 }
 
 #[test]
 fn ways_to_receive() -> Result<()> {
     needs!("root", "python");
-    for recv in ["recv", "read", "readv", "recvmsg", "recvmmsg", "peek"] {
-        pairs(&Server::start(Language::Python)?, &plan::mixed("r", 40), &["--mode", "raw", "--recv", recv])?;
-    }
-    Ok(())
+    undisturbed(|| {
+        for recv in ["recv", "read", "readv", "recvmsg", "recvmmsg", "peek"] {
+            pairs(&Server::start(Language::Python)?, &plan::mixed("r", 40), &["--mode", "raw", "--recv", recv])?;
+        }
+        Ok(())
+    })
 }
 
 /// Octets that the process never holds: their number is known, what they say is not.
 #[test]
 fn receiving_by_splice() -> Result<()> {
     needs!("root", "python");
-    let server = Server::start(Language::Python)?;
-    let agent = Agent::on(server.port)?;
-    let steps = plan::mixed("splice", 40);
-    let done = Client::run(Language::Python, &server.base(), &steps, &["--mode", "raw", "--recv", "splice"])?;
-    let served = server.truth(steps.len())?;
-    let spans = agent.stop_after(2 * steps.len())?;
-    // The server's side is whole; of the client's, nothing wrong may be said.
-    expect_pairs(
-        &[
-            Side::client(&done, server.port).lossy().clocks(Clock::NONE, Clock::NONE),
-            Side::server(&served, server.port),
-        ],
-        &spans,
-    )
+    undisturbed(|| {
+        let server = Server::start(Language::Python)?;
+        let agent = Agent::on(server.port)?;
+        let steps = plan::mixed("splice", 40);
+        let done = Client::run(Language::Python, &server.base(), &steps, &["--mode", "raw", "--recv", "splice"])?;
+        let served = server.truth(steps.len())?;
+        let spans = agent.stop_after(2 * steps.len())?;
+        // The server's side is whole; of the client's, nothing wrong may be said.
+        expect_pairs(
+            &[
+                Side::client(&done, server.port).lossy().clocks(Clock::NONE, Clock::NONE),
+                Side::server(&served, server.port),
+            ],
+            &spans,
+        )
+    })
 }
 
 #[test]
 fn ways_to_answer() -> Result<()> {
     needs!("root", "python");
-    let step = |i: usize| match i % 5 {
-        0 => Step::get(format!("/sendfile/{}?id={i}", 1 + 30_000 * i)),
-        1 => Step::get(format!("/splice/{}?id={i}", 1 + 30_000 * i)),
-        2 => Step::get(format!("/writev/{}?id={i}", 2 + 50 * i)),
-        3 => Step::get(format!("/sendmsg/{}?id={i}", 1 + 50 * i)),
-        _ => Step::get(format!("/item/{i}?id={i}")),
-    };
-    let steps: Vec<_> = (0..50).map(step).collect();
-    pairs(&Server::start(Language::Python)?, &steps, &["--mode", "raw"])
+    undisturbed(|| {
+        let step = |i: usize| match i % 5 {
+            0 => Step::get(format!("/sendfile/{}?id={i}", 1 + 30_000 * i)),
+            1 => Step::get(format!("/splice/{}?id={i}", 1 + 30_000 * i)),
+            2 => Step::get(format!("/writev/{}?id={i}", 2 + 50 * i)),
+            3 => Step::get(format!("/sendmsg/{}?id={i}", 1 + 50 * i)),
+            _ => Step::get(format!("/item/{i}?id={i}")),
+        };
+        let steps: Vec<_> = (0..50).map(step).collect();
+        pairs(&Server::start(Language::Python)?, &steps, &["--mode", "raw"])
+    })
 }
 
 #[test]
 fn ways_of_descriptors() -> Result<()> {
     needs!("root", "python");
-    for case in ["dup", "inherited", "accepted", "passed"] {
-        let server = Server::descriptors(case)?;
-        pairs(&server, &plan::mixed(case, 40), &[]).context(case)?;
-    }
-    Ok(())
+    undisturbed(|| {
+        for case in ["dup", "inherited", "accepted", "passed"] {
+            let server = Server::descriptors(case)?;
+            pairs(&server, &plan::mixed(case, 40), &[]).context(case)?;
+        }
+        Ok(())
+    })
 }
 
 #[test]
 fn ipv6() -> Result<()> {
     needs!("root", "python", "node", "go");
-    for language in [Language::Python, Language::Node, Language::Go] {
-        let server = Server::start_with(language, &["--host", "::1"])?;
-        let agent = Agent::on(server.port)?;
-        let base = format!("http://[::1]:{}", server.port);
-        let done = Client::run(Language::Go, &base, &plan::mixed("6", 40), &[])?;
-        let served = server.truth(40)?;
-        let spans = agent.stop_after(80)?;
-        expect_pairs(&[Side::client(&done, server.port), Side::server(&served, server.port)], &spans)
-            .with_context(|| format!("{language:?}"))?;
-        for span in &spans {
-            ensure!(
-                span.str("network.peer.address") == Some("::1") && span.str("server.address") == Some("::1"),
-                "{span:?}"
-            );
-            let url = span.str("url.full").unwrap_or("http://[::1]:");
-            ensure!(url.starts_with("http://[::1]:"), "{url}");
+    undisturbed(|| {
+        for language in [Language::Python, Language::Node, Language::Go] {
+            let server = Server::start_with(language, &["--host", "::1"])?;
+            let agent = Agent::on(server.port)?;
+            let base = format!("http://[::1]:{}", server.port);
+            let done = Client::run(Language::Go, &base, &plan::mixed("6", 40), &[])?;
+            let served = server.truth(40)?;
+            let spans = agent.stop_after(80)?;
+            expect_pairs(&[Side::client(&done, server.port), Side::server(&served, server.port)], &spans)
+                .with_context(|| format!("{language:?}"))?;
+            for span in &spans {
+                ensure!(
+                    span.str("network.peer.address") == Some("::1") && span.str("server.address") == Some("::1"),
+                    "{span:?}"
+                );
+                let url = span.str("url.full").unwrap_or("http://[::1]:");
+                ensure!(url.starts_with("http://[::1]:"), "{url}");
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn what_http_allows() -> Result<()> {
     needs!("root", "python");
-    let mut steps = vec![
-        Step::post("/echo?id=chunked", 950).chunked(),
-        Step::post("/echo?id=chunked-empty", 0).chunked(),
-        Step::post("/echo?id=continue", 2000).expect(),
-        Step::get("/continue/?id=early-hints"),
-        Step::get("/status/204?id=204"),
-        Step::get("/status/304?id=304"),
-        Step::get("/big/400000?id=head").method("HEAD"),
-        Step::get("/chunked/500?id=many-chunks"),
-        Step::get("/item/1?id=purge").method("PURGE"),
-        Step::get("/item/2?id=options").method("OPTIONS"),
-        Step::post("/echo?id=delete", 10).method("DELETE"),
-        Step::post("/echo?id=big-upload", 3_000_000),
-        Step::get("/close/1000?id=by-close"),
-        Step::get(format!("/item/3?id=long-{}", "q".repeat(7000))),
-    ];
-    let long = "h".repeat(4000);
-    steps.push((0..14).fold(Step::get("/item/4?id=long-head"), |step, i| step.header(&format!("X-Long-{i}"), &long)));
-    steps.push(Step::get("/item/5?id=afterwards"));
-    pairs(&Server::start(Language::Python)?, &steps, &["--mode", "raw"])
+    undisturbed(|| {
+        let mut steps = vec![
+            Step::post("/echo?id=chunked", 950).chunked(),
+            Step::post("/echo?id=chunked-empty", 0).chunked(),
+            Step::post("/echo?id=continue", 2000).expect(),
+            Step::get("/continue/?id=early-hints"),
+            Step::get("/status/204?id=204"),
+            Step::get("/status/304?id=304"),
+            Step::get("/big/400000?id=head").method("HEAD"),
+            Step::get("/chunked/500?id=many-chunks"),
+            Step::get("/item/1?id=purge").method("PURGE"),
+            Step::get("/item/2?id=options").method("OPTIONS"),
+            Step::post("/echo?id=delete", 10).method("DELETE"),
+            Step::post("/echo?id=big-upload", 3_000_000),
+            Step::get("/close/1000?id=by-close"),
+            Step::get(format!("/item/3?id=long-{}", "q".repeat(7000))),
+        ];
+        let long = "h".repeat(4000);
+        steps.push(
+            (0..14).fold(Step::get("/item/4?id=long-head"), |step, i| step.header(&format!("X-Long-{i}"), &long)),
+        );
+        steps.push(Step::get("/item/5?id=afterwards"));
+        pairs(&Server::start(Language::Python)?, &steps, &["--mode", "raw"])
+    })
 }
 
 #[test]

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tests::agent::{Agent, Builder};
-use tests::expect::{Side, expect_pairs};
+use tests::expect::{Side, expect_pairs, undisturbed};
 use tests::fixture::{self, Client, Language, Server};
 use tests::names::error;
 use tests::needs;
@@ -111,19 +111,21 @@ fn server_killed() -> Result<()> {
 #[test]
 fn failures_among_successes() -> Result<()> {
     needs!("root", "python");
-    let server = Server::start(Language::Python)?;
-    let agent = Builder::new()?.port(server.port).start()?;
-    let mut steps = Vec::new();
-    for i in 0..N {
-        steps.extend(plan::mixed(&format!("a{i}"), 8));
-        steps.push(Step::get(format!("/early/5000?id=early-{i}")));
-        steps.push(Step::get(format!("/close/70?id=close-{i}")));
-        steps.push(Step::get(format!("/reset?id=reset-{i}")));
-    }
-    let done = Client::run(Language::Python, &server.base(), &steps, &["--mode", "raw"])?;
-    let served = server.truth(steps.len())?;
-    ensure!(done.iter().filter(|exchange| exchange.error.is_some()).count() == 2 * N, "{done:?}");
-    let spans = agent.stop_after(2 * steps.len())?;
-    expect_pairs(&[Side::client(&done, server.port), Side::server(&served, server.port)], &spans)
-        .context("with early ends and resets in between")
+    undisturbed(|| {
+        let server = Server::start(Language::Python)?;
+        let agent = Builder::new()?.port(server.port).start()?;
+        let mut steps = Vec::new();
+        for i in 0..N {
+            steps.extend(plan::mixed(&format!("a{i}"), 8));
+            steps.push(Step::get(format!("/early/5000?id=early-{i}")));
+            steps.push(Step::get(format!("/close/70?id=close-{i}")));
+            steps.push(Step::get(format!("/reset?id=reset-{i}")));
+        }
+        let done = Client::run(Language::Python, &server.base(), &steps, &["--mode", "raw"])?;
+        let served = server.truth(steps.len())?;
+        ensure!(done.iter().filter(|exchange| exchange.error.is_some()).count() == 2 * N, "{done:?}");
+        let spans = agent.stop_after(2 * steps.len())?;
+        expect_pairs(&[Side::client(&done, server.port), Side::server(&served, server.port)], &spans)
+            .context("with early ends and resets in between")
+    })
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::agent::{Agent, Builder, command, run};
-use tests::expect::{Side, expect_pairs};
+use tests::expect::{Side, expect_pairs, undisturbed};
 use tests::fixture::{Client, Language, Server};
 use tests::span::Span;
 use tests::truth::Exchange;
@@ -49,61 +49,77 @@ fn flag(name: &str, value: impl ToString) -> Vec<String> {
 #[test]
 fn port() -> Result<()> {
     needs!("root", "python", "go");
-    let pair = with(false, 2 * N, |_, go| flag("--port", go.port))?;
-    expect_pairs(&[Side::client(&pair.called_go, pair.go.port), Side::server(&pair.of_go, pair.go.port)], &pair.spans)
+    undisturbed(|| {
+        let pair = with(false, 2 * N, |_, go| flag("--port", go.port))?;
+        expect_pairs(
+            &[Side::client(&pair.called_go, pair.go.port), Side::server(&pair.of_go, pair.go.port)],
+            &pair.spans,
+        )
+    })
 }
 
 #[test]
 fn exclude_port() -> Result<()> {
     needs!("root", "python", "go");
-    let pair = with(true, 2 * N, |_, go| flag("--exclude-port", go.port))?;
-    let port = pair.python.port;
-    expect_pairs(&[Side::client(&pair.called_python, port), Side::server(&pair.of_python, port)], &pair.spans)
+    undisturbed(|| {
+        let pair = with(true, 2 * N, |_, go| flag("--exclude-port", go.port))?;
+        let port = pair.python.port;
+        expect_pairs(&[Side::client(&pair.called_python, port), Side::server(&pair.of_python, port)], &pair.spans)
+    })
 }
 
 #[test]
 fn pid() -> Result<()> {
     needs!("root", "python", "go");
-    let pair = with(true, N, |python, _| flag("--pid", python.pid))?;
-    expect_pairs(&[Side::server(&pair.of_python, pair.python.port)], &pair.spans)?;
-    let pair = with(true, 2 * N, |python, go| [flag("--pid", python.pid), flag("--pid", go.pid)].concat())?;
-    expect_pairs(
-        &[Side::server(&pair.of_python, pair.python.port), Side::server(&pair.of_go, pair.go.port)],
-        &pair.spans,
-    )
+    undisturbed(|| {
+        let pair = with(true, N, |python, _| flag("--pid", python.pid))?;
+        expect_pairs(&[Side::server(&pair.of_python, pair.python.port)], &pair.spans)?;
+        let pair = with(true, 2 * N, |python, go| [flag("--pid", python.pid), flag("--pid", go.pid)].concat())?;
+        expect_pairs(
+            &[Side::server(&pair.of_python, pair.python.port), Side::server(&pair.of_go, pair.go.port)],
+            &pair.spans,
+        )
+    })
 }
 
 #[test]
 fn exe() -> Result<()> {
     needs!("root", "python", "go");
-    let path = env::built("server").canonicalize()?;
-    for glob in [path.display().to_string(), "server".to_owned(), "ser[v]er".to_owned()] {
-        let pair = with(true, N, |_, _| flag("--exe", &glob))?;
-        expect_pairs(&[Side::server(&pair.of_go, pair.go.port)], &pair.spans).context(glob)?;
-    }
-    // An interpreter's script counts as well: there may be many processes of the one interpreter.
-    let pair = with(true, N, |_, _| flag("--exe", "server.py"))?;
-    expect_pairs(&[Side::server(&pair.of_python, pair.python.port)], &pair.spans).context("server.py")?;
-    let pair = with(true, 2 * N, |_, _| flag("--exe", "python*"))?;
-    let port = pair.python.port;
-    expect_pairs(&[Side::client(&pair.called_python, port), Side::server(&pair.of_python, port)], &pair.spans)
+    undisturbed(|| {
+        let path = env::built("server").canonicalize()?;
+        for glob in [path.display().to_string(), "server".to_owned(), "ser[v]er".to_owned()] {
+            let pair = with(true, N, |_, _| flag("--exe", &glob))?;
+            expect_pairs(&[Side::server(&pair.of_go, pair.go.port)], &pair.spans).context(glob)?;
+        }
+        // An interpreter's script counts as well: there may be many processes of the one interpreter.
+        let pair = with(true, N, |_, _| flag("--exe", "server.py"))?;
+        expect_pairs(&[Side::server(&pair.of_python, pair.python.port)], &pair.spans).context("server.py")?;
+        let pair = with(true, 2 * N, |_, _| flag("--exe", "python*"))?;
+        let port = pair.python.port;
+        expect_pairs(&[Side::client(&pair.called_python, port), Side::server(&pair.of_python, port)], &pair.spans)
+    })
 }
 
 #[test]
 fn exclude_exe() -> Result<()> {
     needs!("root", "python", "go");
-    let pair = with(true, 2 * N, |_, _| flag("--exclude-exe", "python*"))?;
-    expect_pairs(&[Side::client(&pair.called_go, pair.go.port), Side::server(&pair.of_go, pair.go.port)], &pair.spans)?;
-    let pair = with(true, N, |_, _| {
-        [
-            flag("--exe", "*r*"),
-            flag("--exclude-exe", "python*"),
-            flag("--exe", "client"),
-            flag("--exclude-exe", "server"),
-        ]
-        .concat()
-    })?;
-    expect_pairs(&[Side::client(&pair.called_go, pair.go.port)], &pair.spans)
+    undisturbed(|| {
+        let pair = with(true, 2 * N, |_, _| flag("--exclude-exe", "python*"))?;
+        expect_pairs(
+            &[Side::client(&pair.called_go, pair.go.port), Side::server(&pair.of_go, pair.go.port)],
+            &pair.spans,
+        )?;
+        let pair = with(true, N, |_, _| {
+            [
+                flag("--exe", "*r*"),
+                flag("--exclude-exe", "python*"),
+                flag("--exe", "client"),
+                flag("--exclude-exe", "server"),
+            ]
+            .concat()
+        })?;
+        expect_pairs(&[Side::client(&pair.called_go, pair.go.port)], &pair.spans)
+    })
 }
 
 /// The same by variables and by file, and which of them wins.

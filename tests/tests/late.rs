@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, ensure};
 use tests::agent::Agent;
-use tests::expect::{Side, expect_pairs};
+use tests::expect::{Side, expect_pairs, undisturbed};
 use tests::fixture::{Client, Language, Server};
 use tests::needs;
 use tests::plan::{self, Step};
@@ -69,51 +69,58 @@ fn pipelined_spans_are_few_and_right() -> Result<()> {
 #[test]
 fn attached_in_the_middle_of_an_exchange() -> Result<()> {
     needs!("root", "python");
-    let server = Server::start(Language::Python)?;
-    let mut steps = vec![Step::get("/slow/4000?id=slow")];
-    steps.extend(plan::mixed("after", 40));
-    let caller = Client::start(Language::Python, &server.base(), &steps, &[])?;
-    server.begun()?;
-    let agent = Agent::on(server.port)?;
-    ensure!(caller.done() == 0, "the agent took longer to start than the exchange lasts");
-    let done = caller.finish()?;
-    let served = server.truth(41)?;
-    let spans = agent.stop_after(80)?;
-    let (slow, rest): (Vec<_>, Vec<_>) = spans.into_iter().partition(|span| span.str("url.query") == Some("id=slow"));
-    ensure!(slow.is_empty(), "the beginning of this exchange was not seen: {slow:?}");
-    let after = |all: &[Exchange]| all.iter().filter(|e| !e.target.starts_with("/slow")).cloned().collect::<Vec<_>>();
-    expect_pairs(&[Side::client(&after(&done), server.port), Side::server(&after(&served), server.port)], &rest)
+    undisturbed(|| {
+        let server = Server::start(Language::Python)?;
+        let mut steps = vec![Step::get("/slow/4000?id=slow")];
+        steps.extend(plan::mixed("after", 40));
+        let caller = Client::start(Language::Python, &server.base(), &steps, &[])?;
+        server.begun()?;
+        let agent = Agent::on(server.port)?;
+        ensure!(caller.done() == 0, "the agent took longer to start than the exchange lasts");
+        let done = caller.finish()?;
+        let served = server.truth(41)?;
+        let spans = agent.stop_after(80)?;
+        let (slow, rest): (Vec<_>, Vec<_>) =
+            spans.into_iter().partition(|span| span.str("url.query") == Some("id=slow"));
+        ensure!(slow.is_empty(), "the beginning of this exchange was not seen: {slow:?}");
+        let after =
+            |all: &[Exchange]| all.iter().filter(|e| !e.target.starts_with("/slow")).cloned().collect::<Vec<_>>();
+        expect_pairs(&[Side::client(&after(&done), server.port), Side::server(&after(&served), server.port)], &rest)
+    })
 }
 
 /// The agent is restarted while requests go on over kept connections.
 #[test]
 fn restarted_under_load() -> Result<()> {
     needs!("root", "python", "go");
-    let peer = Peer::start("go")?;
-    let steps = plan::items("r", 50_000);
-    let caller = Client::start(Language::Python, &peer.base(), &steps, &["--interval-us", "2000"])?;
-    caller.does_more(50)?;
-    let first = Agent::on(peer.port())?;
-    first.wait_for_spans(200)?;
-    first.stop()?;
+    undisturbed(|| {
+        let peer = Peer::start("go")?;
+        let steps = plan::items("r", 50_000);
+        let caller = Client::start(Language::Python, &peer.base(), &steps, &["--interval-us", "2000"])?;
+        caller.does_more(50)?;
+        let first = Agent::on(peer.port())?;
+        first.wait_for_spans(200)?;
+        first.stop()?;
 
-    let started = now()?;
-    let agent = Agent::on(peer.port())?;
-    let ready = now()?;
-    caller.does_more(200)?;
-    let done = caller.stop()?;
-    let served = peer.truth(done.len())?;
-    let done = since(ready, &done);
-    ensure!(done.len() >= 200, "only {} exchanges after the restart", done.len());
-    let spans = agent.stop_after(2 * done.len())?;
-    for kind in [CLIENT, SERVER] {
-        let first = spans.iter().filter(|span| span.kind == kind).map(|span| span.start).min().unwrap_or(u64::MAX);
-        let after = Duration::from_nanos(first.saturating_sub(started));
-        ensure!(after < Duration::from_secs(1), "the first span of kind {kind} comes {after:?} after the start");
-    }
-    // What began between attaching and being ready may have spans as well. Both sides know an exchange by its target.
-    let targets: std::collections::HashSet<_> = done.iter().map(|exchange| exchange.target.clone()).collect();
-    let served: Vec<_> = served.into_iter().filter(|exchange| targets.contains(&exchange.target)).collect();
-    let spans: Vec<_> = spans.into_iter().filter(|span| span.target().is_some_and(|t| targets.contains(&t))).collect();
-    expect_pairs(&[Side::client(&done, peer.port()), peer.side(&served, false)], &spans)
+        let started = now()?;
+        let agent = Agent::on(peer.port())?;
+        let ready = now()?;
+        caller.does_more(200)?;
+        let done = caller.stop()?;
+        let served = peer.truth(done.len())?;
+        let done = since(ready, &done);
+        ensure!(done.len() >= 200, "only {} exchanges after the restart", done.len());
+        let spans = agent.stop_after(2 * done.len())?;
+        for kind in [CLIENT, SERVER] {
+            let first = spans.iter().filter(|span| span.kind == kind).map(|span| span.start).min().unwrap_or(u64::MAX);
+            let after = Duration::from_nanos(first.saturating_sub(started));
+            ensure!(after < Duration::from_secs(1), "the first span of kind {kind} comes {after:?} after the start");
+        }
+        // What began between attaching and being ready may have spans as well. Both sides know an exchange by its target.
+        let targets: std::collections::HashSet<_> = done.iter().map(|exchange| exchange.target.clone()).collect();
+        let served: Vec<_> = served.into_iter().filter(|exchange| targets.contains(&exchange.target)).collect();
+        let spans: Vec<_> =
+            spans.into_iter().filter(|span| span.target().is_some_and(|t| targets.contains(&t))).collect();
+        expect_pairs(&[Side::client(&done, peer.port()), peer.side(&served, false)], &spans)
+    })
 }

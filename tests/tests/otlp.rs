@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::{Agent, Builder};
-use tests::expect::Side;
-use tests::expect::expect_pairs;
+use tests::expect::{Side, expect_pairs, undisturbed};
 use tests::fixture::{Client, Language, Server};
 use tests::otlp::{Mode, Nonsense, Protocol, Receiver};
 use tests::span::Span;
@@ -34,35 +33,42 @@ fn ids(spans: &[Span]) -> BTreeSet<(String, String)> {
 #[test]
 fn the_same_spans_as_in_the_file() -> Result<()> {
     needs!("root", "go");
-    for (protocol, compression) in
-        [(Protocol::Grpc, "none"), (Protocol::Grpc, "gzip"), (Protocol::Http, "none"), (Protocol::Http, "gzip")]
-    {
-        let server = Server::start(Language::Go)?;
-        let receiver = Receiver::start(protocol)?;
-        let agent = exporting(&server, &receiver.endpoint(), protocol)?
-            .env("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
-            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue%20sky,x-other=1")
-            .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-            .start()?;
-        let done = Client::run(Language::Go, &server.base(), &plan::mixed("e", 100), &[])?;
-        let served = server.truth(100)?;
-        agent.wait_for_spans(200)?;
-        let written = agent.stop()?.spans;
-        let received = receiver.spans();
-        ensure!(receiver.faults().is_empty(), "{protocol:?} {compression}: {:?}", receiver.faults());
-        expect_pairs(&[Side::client(&done, server.port), Side::server(&served, server.port)], &received)?;
-        ensure!(ids(&received) == ids(&written), "{protocol:?} {compression}: not the spans of the file");
-        for span in &received {
-            let twin =
-                written.iter().find(|twin| twin.span_id == span.span_id).map(|twin| (&twin.attributes, &twin.resource));
-            ensure!(twin == Some((&span.attributes, &span.resource)), "{protocol:?}: {span:?}\ndiffers from {twin:?}");
-            ensure!(span.resource_str("deployment.environment.name") == Some("test"), "{:?}", span.resource);
+    undisturbed(|| {
+        for (protocol, compression) in
+            [(Protocol::Grpc, "none"), (Protocol::Grpc, "gzip"), (Protocol::Http, "none"), (Protocol::Http, "gzip")]
+        {
+            let server = Server::start(Language::Go)?;
+            let receiver = Receiver::start(protocol)?;
+            let agent = exporting(&server, &receiver.endpoint(), protocol)?
+                .env("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
+                .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue%20sky,x-other=1")
+                .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+                .start()?;
+            let done = Client::run(Language::Go, &server.base(), &plan::mixed("e", 100), &[])?;
+            let served = server.truth(100)?;
+            agent.wait_for_spans(200)?;
+            let written = agent.stop()?.spans;
+            let received = receiver.spans();
+            ensure!(receiver.faults().is_empty(), "{protocol:?} {compression}: {:?}", receiver.faults());
+            expect_pairs(&[Side::client(&done, server.port), Side::server(&served, server.port)], &received)?;
+            ensure!(ids(&received) == ids(&written), "{protocol:?} {compression}: not the spans of the file");
+            for span in &received {
+                let twin = written
+                    .iter()
+                    .find(|twin| twin.span_id == span.span_id)
+                    .map(|twin| (&twin.attributes, &twin.resource));
+                ensure!(
+                    twin == Some((&span.attributes, &span.resource)),
+                    "{protocol:?}: {span:?}\ndiffers from {twin:?}"
+                );
+                ensure!(span.resource_str("deployment.environment.name") == Some("test"), "{:?}", span.resource);
+            }
+            ensure!(receiver.header("x-tenant").as_deref() == Some("blue sky"), "{:?}", receiver.header("x-tenant"));
+            let packed = receiver.header(if protocol == Protocol::Grpc { "grpc-encoding" } else { "content-encoding" });
+            ensure!(packed.is_some_and(|how| how == "gzip") == (compression == "gzip"), "{protocol:?} {compression}");
         }
-        ensure!(receiver.header("x-tenant").as_deref() == Some("blue sky"), "{:?}", receiver.header("x-tenant"));
-        let packed = receiver.header(if protocol == Protocol::Grpc { "grpc-encoding" } else { "content-encoding" });
-        ensure!(packed.is_some_and(|how| how == "gzip") == (compression == "gzip"), "{protocol:?} {compression}");
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The metrics go the same way, every exchange counted though no trace is sampled.

@@ -67,6 +67,30 @@ fn shows_spans_as_they_come_and_filters_them() -> Result<()> {
     Ok(())
 }
 
+/// A span's trace as a waterfall, and the map of services.
+#[test]
+fn shows_traces_and_who_calls_whom() -> Result<()> {
+    needs!("root", "python", "chromium");
+    let inner = Server::start_in(Language::Python, &[("OTEL_SERVICE_NAME", "cellar")])?;
+    let agent = Agent::on(inner.port)?;
+    Client::run(Language::Python, &inner.base(), &[Step::get("/item/1?id=whole")], &[])?;
+    agent.wait_for_spans(2)?;
+    let mut browser = Browser::open(&format!("http://{}/", agent.address))?;
+    browser.until(&shows("spans", "/item/1"))?;
+    browser.evaluate("document.querySelector('#spans button').click()")?;
+    // The client's span, and the server's under it, known by the socket.
+    browser.until(
+        "(() => { const rows = [...document.querySelectorAll('.waterfall li')].map((row) => row.innerText); \
+         return rows.length === 2 && rows[1].includes('cellar') && rows[1].includes('socket'); })()",
+    )?;
+    browser.evaluate("document.getElementById('map').open = true")?;
+    browser.until("[...document.querySelectorAll('#map text')].some((text) => text.textContent === 'cellar')")?;
+    browser.until("document.querySelectorAll('#map path').length === 1")?;
+    let thrown = browser.exceptions();
+    ensure!(thrown.is_empty(), "{thrown:?}");
+    Ok(())
+}
+
 /// Text from the network is shown, not run.
 #[test]
 fn what_peers_send_is_text() -> Result<()> {

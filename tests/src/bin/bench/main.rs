@@ -28,6 +28,9 @@ fn main() -> Result<()> {
     if wanted("moderate") {
         throughput::moderate(&mut report, seconds)?;
     }
+    if wanted("endpoint") {
+        throughput::dead_endpoint(&mut report, seconds)?;
+    }
     if wanted("calls") {
         calls::programs(&mut report, seconds)?;
         calls::others(&mut report, rounds)?;

@@ -2,12 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use tests::agent::{Agent, Builder};
+use tests::metrics::Metrics;
 use tests::otlp::{Protocol, Receiver};
 use tests::process::Process;
 use tests::{env, fixture};
@@ -70,7 +71,12 @@ struct Sink {
 
 impl Sink {
     fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        Self::on(0)
+    }
+
+    /// At a port; 0 for any free one.
+    fn on(port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
         let port = listener.local_addr()?.port();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -164,6 +170,63 @@ fn exporting(sink: &Sink, port: u16, sampler: Option<&str>) -> Result<Agent> {
     .start()
 }
 
+/// h2load with keep-alive connections, each at a steady rate.
+fn paced(url: &str, clients: u32, rate: u32, seconds: u32) -> Result<Child> {
+    let program = env::which("h2load").context("h2load is not installed: cargo xtask setup --tests")?;
+    let total = clients * rate * seconds;
+    let arguments = ["--h1", "-c", &clients.to_string(), "--rps", &rate.to_string(), "-n", &total.to_string(), url];
+    Ok(Command::new(program).args(arguments).stdout(Stdio::null()).spawn()?)
+}
+
+/// 10 k request/s while nothing listens at the endpoint, then something does: memory, books, and whether export recovers.
+pub fn dead_endpoint(report: &mut Report, seconds: u32) -> Result<()> {
+    let nginx = Nginx::start()?;
+    let port = fixture::free_port()?;
+    let dead = Sink { port };
+    let agent = exporting(&dead, nginx.port, None)?;
+    let (clients, rate) = (10, 1000);
+    let dead_for = seconds.max(5) * 30;
+    let mut load = paced(&nginx.url(), clients, rate, dead_for + 40)?;
+    let (mut most, mut first_half) = (0, 0);
+    for second in 0..dead_for {
+        std::thread::sleep(Duration::from_secs(1));
+        most = most.max(agent.resident()?);
+        if second == dead_for / 2 {
+            first_half = most;
+        }
+    }
+    let before = agent.metrics()?;
+    let counts = |metrics: &Metrics| {
+        let sum = |name| metrics.sum(name, &[("exporter", "otlp")]);
+        (metrics.sum("remora_spans_total", &[]), sum("remora_spans_exported_total"), sum("remora_spans_dropped_total"))
+    };
+    let (made, exported, dropped) = counts(&before);
+    ensure!(exported < 1.0, "{exported} spans went nowhere");
+    let _alive = Sink::on(port)?;
+    let recovered = tests::wait::until(Duration::from_secs(35), "export recovers", || {
+        let metrics = agent.metrics()?;
+        Ok((metrics.sum("remora_spans_exported_total", &[("exporter", "otlp")]) > 0.0).then_some(()))
+    });
+    let after = agent.metrics()?;
+    ensure!(load.wait()?.success(), "h2load did not succeed");
+    let how = format!(
+        "{} request/s; nothing listened for {dead_for} s: {made:.0} spans made, {dropped:.0} counted as dropped, the rest waited; \
+         most in the first half {:.0} MiB; then a receiver: {}, {:.0} spans exported within seconds",
+        clients * rate,
+        first_half as f64 / f64::from(1 << 20),
+        if recovered.is_ok() { "export went on by itself" } else { "export did NOT recover" },
+        counts(&after).1,
+    );
+    report.row(
+        "resident memory at most, with a dead OTLP endpoint",
+        format!("{:.0} MiB", most as f64 / f64::from(1 << 20)),
+        "64 MiB",
+        "32 MiB",
+        how,
+    );
+    Ok(())
+}
+
 /// 10 k request/s, paced: spans per request, delivered over OTLP, and memory.
 pub fn moderate(report: &mut Report, seconds: u32) -> Result<()> {
     let nginx = Nginx::start()?;
@@ -171,13 +234,9 @@ pub fn moderate(report: &mut Report, seconds: u32) -> Result<()> {
     let agent = agent(&receiver, nginx.port)?;
     let seconds = seconds.max(5) * 2;
     let (clients, rate) = (10, 1000);
-    let program = env::which("h2load").context("h2load is not installed: cargo xtask setup --tests")?;
     let total = clients * rate * seconds;
-    let output = Command::new(program)
-        .args(["--h1", "-c", &clients.to_string(), "--rps", &rate.to_string(), "-n", &total.to_string(), &nginx.url()])
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(text.contains(&format!("{total} succeeded")), "h2load did not succeed: {text}");
+    let mut load = paced(&nginx.url(), clients, rate, seconds)?;
+    ensure!(load.wait()?.success(), "h2load did not succeed");
     let metrics = tests::wait::until(Duration::from_secs(15), "all spans are exported", || {
         let metrics = agent.metrics()?;
         let exported = metrics.sum("remora_spans_exported_total", &[("exporter", "otlp")]);
