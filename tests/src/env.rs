@@ -58,6 +58,10 @@ pub fn missing(what: &[&str]) -> Option<String> {
         "root" => (!nix::unistd::geteuid().is_root()).then(|| "needs root".to_owned()),
         "venv" => absent(&venv("python3"), "the Python environment"),
         "go" => absent(&built("server"), "the Go fixtures"),
+        "mesh" => absent(&venv("python3"), "the Python environment")
+            .or_else(|| absent(&built("price"), "the Go fixtures"))
+            .or_else(|| absent(&workspace().join("target/fixtures/java/Stock.class"), "the Java fixture"))
+            .or_else(|| missing(&["nginx", "node", "java"])),
         "python" => absent(&python(), "Python"),
         program => which(program).is_none().then(|| format!("{program} is not installed")),
     })

@@ -4,6 +4,7 @@
 //! Every process belongs to a guard that ends it by its id. Every wait has a condition and a deadline. All runs of the
 //! agent name the ports they look at, so that nothing else on the machine can change a count.
 
+pub mod accuracy;
 pub mod agent;
 pub mod browser;
 pub mod curl;
@@ -11,12 +12,15 @@ pub mod env;
 pub mod expect;
 pub mod fixture;
 pub mod http;
+pub mod load;
+pub mod mesh;
 pub mod metrics;
 pub mod names;
 pub mod nginx;
 pub mod otlp;
 pub mod plan;
 pub mod process;
+pub mod run;
 pub mod scenario;
 pub mod span;
 pub mod truth;
@@ -31,7 +35,8 @@ macro_rules! skip {
     }};
 }
 
-/// Skips the test unless all named prerequisites are there: `root`, `venv`, `go` (the built fixtures), or a program's name.
+/// Skips the test unless all named prerequisites are there: `root`, `venv`, `go` (the built fixtures),
+/// `mesh` (all of its services), or a program's name.
 #[macro_export]
 macro_rules! needs {
     ($($what:literal),+ $(,)?) => {

@@ -1,5 +1,5 @@
-//! What the tests start besides packaged programs: small servers and clients in Python, Node and Go, with the libraries
-//! they use.
+//! What the tests start besides packaged programs: small servers and clients in Python, Node, Go and Java, with the
+//! libraries they use.
 
 use std::{
     fs,
@@ -74,6 +74,26 @@ pub(super) fn go() -> Result<String> {
     build.args(["build", "-buildvcs=false", "-o"]).arg(format!("{}/", bin.display())).arg("./...").current_dir(&folder);
     exec::run(&mut build)?;
     Ok(format!("built into {}", bin.display()))
+}
+
+/// The program of `tests/fixtures/java`, compiled into `target/fixtures/java`.
+pub(super) fn java() -> Result<String> {
+    let source = workspace::root().join("tests/fixtures/java/Stock.java");
+    if !source.exists() {
+        return Ok(format!("skipped: there is no {}", source.display()));
+    }
+    let classes = workspace::fixtures().join("java");
+    let stamp = Stamp { file: classes.join("source.stamp"), content: read(&source)? };
+    if stamp.holds() && classes.join("Stock.class").exists() {
+        return Ok(format!("{} as in its source", classes.display()));
+    }
+    fs::create_dir_all(&classes).with_context(|| format!("cannot make {}", classes.display()))?;
+    let mut compile = Command::new("javac");
+    compile.arg("-d").arg(&classes).arg(&source);
+    doing(&exec::show(&compile));
+    exec::run(&mut compile)?;
+    stamp.set()?;
+    Ok(format!("compiled into {}", classes.display()))
 }
 
 /// Installs cargo-fuzz if there is something to fuzz. Not having it is no error: the tests then skip the fuzz run, with

@@ -65,6 +65,7 @@ pub(crate) fn for_tests() -> Result<()> {
     step("Python environment, for fixtures and for checking the manifest", fixtures::python)?;
     step("Node packages, for fixtures", fixtures::node)?;
     step("Go programs, for fixtures", fixtures::go)?;
+    step("Java program, for fixtures", fixtures::java)?;
     for_unit_tests()
 }
 

@@ -35,6 +35,8 @@ const TESTS: &[Package] = &[
     package("nodejs", &["node"], "Node servers and clients"),
     package("npm", &["npm"], "brings their packages"),
     package("golang-go", &["go"], "Go servers and clients"),
+    // It brings `java` too, through the package that it depends on.
+    package("default-jdk-headless", &["javac"], "Java servers and clients"),
     package("g++", &["c++"], "the fuzzer's runtime"),
 ];
 

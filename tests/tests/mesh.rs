@@ -1,0 +1,143 @@
+//! Whole traces through services in different runtimes, against the truth that the requests carry.
+
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use tests::accuracy::Report;
+use tests::load::Level;
+use tests::mesh::{Mesh, Route};
+use tests::process::Process;
+use tests::{env, needs, run};
+
+/// Wrong parents that are still acceptable, in percent of all spans.
+const WRONG: f64 = 0.5;
+
+/// What does not hold, all of it, so that one run tells everything.
+#[derive(Default)]
+struct Failures(Vec<String>);
+
+impl Failures {
+    fn unless(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.0.push(what());
+        }
+    }
+
+    /// What holds of every run: each request has all its spans, proofs prove, few parents are wrong.
+    fn check(&mut self, report: &Report) {
+        let (some, lacking) = (report.incomplete.iter().take(5).collect::<Vec<_>>(), report.incomplete.len());
+        self.unless(lacking == 0, || format!("{lacking} requests lack spans or have too many: {some:?}"));
+        let (by_proof, wrong, spans) = (report.wrong_by_proof(), report.all.wrong, report.all.spans);
+        let blame = &report.blame;
+        self.unless(by_proof == 0, || format!("{by_proof} parents are wrong under methods that prove: {blame:?}"));
+        let some: Vec<_> = report.wrong.iter().take(5).collect();
+        let share = report.all.percent(wrong);
+        self.unless(share <= WRONG, || {
+            format!("{share:.2} % of {spans} spans, {wrong}, have a wrong parent: {blame:?}, such as {some:?}")
+        });
+    }
+
+    fn result(self) -> Result<()> {
+        ensure!(self.0.is_empty(), "{}", self.0.join("\n"));
+        Ok(())
+    }
+}
+
+/// 5,000 requests at rising concurrency; the first of them find an agent that knows nothing of the services yet.
+#[test]
+fn traces_are_whole() -> Result<()> {
+    needs!("root", "mesh");
+    let mesh = Mesh::start(None)?;
+    let levels = run::levels(5000);
+    let run = run::of_levels(&mesh, &levels)?;
+    let mut failures = Failures::default();
+    failures.check(&run.report("c"));
+    for level in &levels {
+        let report = run.report(&level.tag());
+        let bar = match level.concurrency {
+            ..=10 => 99.0,
+            _ => 95.0,
+        };
+        let (whole, concurrency) = (report.whole_percent(), level.concurrency);
+        failures.unless(whole >= bar, || {
+            format!("{whole:.1} % of traces are wholly right at {concurrency} at a time, not {bar} %")
+        });
+    }
+    failures.result()
+}
+
+/// Each service also calls on its own, every 10 ms, by a thread, task, timer, ticker or interval beside those that serve.
+#[test]
+fn calls_of_its_own_join_no_trace() -> Result<()> {
+    needs!("root", "mesh");
+    let mesh = Mesh::start(Some(Duration::from_millis(10)))?;
+    let levels = [Level { concurrency: 1, requests: 200 }, Level { concurrency: 10, requests: 800 }];
+    let run = run::of_levels(&mesh, &levels)?;
+    // Their truth begins with the service's name.
+    let report = run.report("");
+    let mut failures = Failures::default();
+    failures.check(&report);
+    for service in ["users", "quotes", "profiles", "accounts", "orders", "price", "stock"] {
+        let tally = report.services.get(&format!("{service}, background")).copied().unwrap_or_default();
+        ensure!(tally.spans >= 100, "{service} has made only {} calls of its own", tally.spans);
+        let share = tally.percent(tally.wrong);
+        failures.unless(share <= WRONG, || {
+            format!("{share:.2} % of {} calls that {service} made on its own have a parent", tally.spans)
+        });
+    }
+    let most = 2 * Route::ALL.iter().map(|route| route.hops()).max().unwrap_or(0);
+    failures
+        .unless(report.largest <= most, || format!("a trace has {} spans, a request at most {most}", report.largest));
+    failures.result()
+}
+
+/// A request that is answered at once and leaves its call to a thread that works through a queue: that call may have the
+/// right parent or none, and what is in the queue is never one trace.
+#[test]
+fn a_message_pump_is_no_endless_trace() -> Result<()> {
+    needs!("root", "mesh");
+    let mesh = Mesh::start(None)?;
+    let requests = |tag: &str, count: usize| (0..count).map(|i| (format!("{tag}-{i}"), Route::Queue)).collect();
+    let run = run::of_loads(&mesh, &[(1, requests("one", 200)), (10, requests("ten", 800))])?;
+    let report = run.report("");
+    let mut failures = Failures::default();
+    failures.check(&report);
+    let most = 2 * Route::Queue.hops();
+    failures.unless(report.largest <= most, || format!("a trace has {} spans, a request {most}", report.largest));
+    failures.result()
+}
+
+/// `cargo xtask demo` without the building: it says where to look, runs, and leaves nothing behind.
+#[test]
+fn the_demo_runs_and_cleans_up() -> Result<()> {
+    needs!("root", "mesh");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
+    demo.args(["--listen", "127.0.0.1:0", "--seconds", "3"]).env("REMORA_BIN", env::remora());
+    let lines = Process::spawn(&mut demo)?.succeed(Duration::from_secs(60))?;
+    let urls: Vec<_> = lines.iter().filter_map(|line| line.split_once("http://127.0.0.1:")).collect();
+    // Each service, page, metrics, and the example.
+    ensure!(urls.len() == 12, "{lines:?}");
+    for (_, rest) in urls {
+        let digits = rest.split('/').next().unwrap_or(rest);
+        let port: u16 = digits.parse()?;
+        ensure!(TcpStream::connect(("127.0.0.1", port)).is_err(), "something still listens on {port}");
+    }
+    Ok(())
+}
+
+/// The same when it is told to stop.
+#[test]
+fn the_demo_stops_when_interrupted() -> Result<()> {
+    needs!("root", "mesh");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
+    demo.args(["--listen", "127.0.0.1:0"]).env("REMORA_BIN", env::remora());
+    let mut demo = Process::spawn(&mut demo)?;
+    while !demo.line(Duration::from_secs(60))?.starts_with("Ctrl-C") {}
+    demo.signal(Signal::SIGINT)?;
+    let (status, stderr) = demo.wait(Duration::from_secs(30))?;
+    ensure!(status.success(), "the demo ended with {status}: {stderr}");
+    Ok(())
+}
