@@ -3,8 +3,10 @@
 //! One subcommand is one file with an `Args` and a `run(args)`. To add one: write the file, name it here and in
 //! [`Task`].
 
+mod accuracy;
 mod bench;
 mod build;
+mod demo;
 mod exec;
 mod lint;
 mod run;
@@ -39,6 +41,10 @@ enum Task {
     Bench(bench::Args),
     /// Set up, build, then run the agent on other kernels in a virtual machine: cargo xtask vm --kernel 6.1
     Vm(vm::Args),
+    /// Set up, build, then measure how right traces are, per runtime and concurrency; prints tables
+    Accuracy(accuracy::Args),
+    /// Set up, build, then run services that call each other with the agent beside them, to look at
+    Demo(demo::Args),
     /// Check formatting and run clippy on both halves, with warnings denied
     Lint(lint::Args),
 }
@@ -51,6 +57,8 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Accuracy(args) => accuracy::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Lint(args) => lint::run(&args),
     };
     match result {
