@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// Length of each run in seconds
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// One part alone: throughput, moderate, calls, redis or start
+    /// One part alone: throughput, moderate, endpoint, calls, redis or start
     #[arg(long)]
     only: Option<String>,
 }

@@ -6,6 +6,7 @@
 mod accuracy;
 mod bench;
 mod build;
+mod causality;
 mod demo;
 mod exec;
 mod lint;
@@ -41,6 +42,8 @@ enum Task {
     Bench(bench::Args),
     /// Set up, build, then run the agent on other kernels in a virtual machine: cargo xtask vm --kernel 6.1
     Vm(vm::Args),
+    /// Replay recorded traces through what finds parents within a process; prints one line of JSON a set
+    Causality(causality::Args),
     /// Set up, build, then measure how right traces are, per runtime and concurrency; prints tables
     Accuracy(accuracy::Args),
     /// Set up, build, then run services that call each other with the agent beside them, to look at
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Causality(args) => causality::run(&args),
         Task::Accuracy(args) => accuracy::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Lint(args) => lint::run(&args),
