@@ -112,25 +112,29 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// A wake-up only when user space waits for one: under load it looks by itself, and a wake-up per record would cost
-/// more than the record.
+/// The flags of a record, `None` when user space wants none any more. A wake-up only when it waits for one: under load
+/// it looks by itself, and a wake-up per record would cost more than the record.
 #[inline(always)]
-fn wake() -> u64 {
-    let waiting = READER.get(0).is_some_and(|reader| {
-        // SAFETY: the slot is in a mapped array; user space may write it at any time, so it is read once.
-        unsafe { (&raw const reader.waiting).read_volatile() != 0 }
-    });
-    if waiting { u64::from(BPF_RB_FORCE_WAKEUP) } else { u64::from(BPF_RB_NO_WAKEUP) }
+fn wake() -> Option<u64> {
+    let reader = READER.get(0)?;
+    // SAFETY: the slot is in a mapped array; user space may write it at any time, so each field is read once.
+    let (waiting, stopped) =
+        unsafe { ((&raw const reader.waiting).read_volatile(), (&raw const reader.stopped).read_volatile()) };
+    if stopped != 0 {
+        return None;
+    }
+    Some(if waiting != 0 { u64::from(BPF_RB_FORCE_WAKEUP) } else { u64::from(BPF_RB_NO_WAKEUP) })
 }
 
 /// Puts `len` octets, from the head on, into the ring of segments.
 #[inline(always)]
 pub fn emit_segment(scratch: *mut Scratch, len: u64) {
+    let Some(flags) = wake() else { return };
     count(Counter::Segments);
     // SAFETY: `scratch` is a map value, and the verifier checks that `len` stays inside it.
     let result = unsafe {
         let from = (&raw mut (*scratch).head).cast();
-        bpf_ringbuf_output((&raw const SEGMENTS).cast_mut().cast(), from, len, wake())
+        bpf_ringbuf_output((&raw const SEGMENTS).cast_mut().cast(), from, len, flags)
     };
     if result != 0 {
         count(Counter::SegmentRingFull);
@@ -140,8 +144,9 @@ pub fn emit_segment(scratch: *mut Scratch, len: u64) {
 /// Puts a record into the ring of lifecycles; whether it found room. `urgent`: user space should look at once.
 #[inline(always)]
 pub fn emit_lifecycle<T>(record: &T, urgent: bool) -> bool {
+    let Some(flags) = wake() else { return false };
     count(Counter::Lifecycle);
-    let flags = if urgent { u64::from(BPF_RB_FORCE_WAKEUP) } else { wake() };
+    let flags = if urgent { u64::from(BPF_RB_FORCE_WAKEUP) } else { flags };
     let emitted = LIFECYCLE.output::<T>(record, flags).is_ok();
     if !emitted {
         count(Counter::LifecycleRingFull);

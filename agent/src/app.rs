@@ -128,9 +128,9 @@ async fn serve(
         std::process::exit(130);
     });
     // 1. no new records; 2. what the rings still hold; 3. each exporter's last batch; 4. the listener; 5. the books.
-    pipeline::lock(&shared).probe.detach();
     stop.store(true, Ordering::Release);
     join(reader).await;
+    pipeline::lock(&shared).probe.detach();
     last_metrics.cancel();
     let books = close(outputs).await;
     if let Some(pusher) = pusher {

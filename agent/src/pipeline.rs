@@ -268,12 +268,16 @@ impl Reader {
         Self { rings, waiting, shared, closings: Vec::new() }
     }
 
-    /// Runs until `stop` is set and nothing is left in the rings: whoever sets it detaches the programs before.
+    /// Runs until `stop` is set and nothing is left in the rings. It has the kernel side stop writing by itself.
     pub fn run(mut self, stop: &AtomicBool) {
         let mut idle = 0;
+        let mut stopping = false;
         loop {
-            // Before the pass: what a detached program wrote is in the rings already.
-            let stopping = stop.load(Ordering::Acquire);
+            // Before the pass: what was written until then is in the rings already.
+            if !stopping && stop.load(Ordering::Acquire) {
+                stopping = true;
+                self.waiting.stop();
+            }
             let records = self.pass();
             if records > 0 {
                 idle = 0;

@@ -123,6 +123,17 @@ impl ReaderFlag {
         Mapped::new(map, 1).map(Self)
     }
 
+    /// No record is to be written from now on. Those being written are when this returns.
+    pub fn stop(&self) {
+        if let Some(slot) = self.0.slot(0) {
+            // SAFETY: the slot of the mapping; an aligned integer.
+            unsafe { (&raw mut (*slot.as_ptr()).stopped).write_volatile(1) };
+            std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        }
+        // Programs are not preempted and take microseconds.
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+
     pub fn set(&self, waiting: bool) {
         if let Some(slot) = self.0.slot(0) {
             // SAFETY: the slot of the mapping; an aligned integer.
