@@ -4,11 +4,10 @@
 //! all events of the cluster read that way. A call is decided when all readings agree, or nothing more can be learnt
 //! about it; so that a later event (the next call, the answer) may still overturn what looked best at first.
 
+use super::load::READINGS;
 use super::model::{Model, Next, QUEUES};
 use super::track::{Track, mix};
 
-/// Readings kept in a cluster.
-const MAX_READINGS: usize = 24;
 /// Readings less probable than the best by this factor are dropped.
 pub(super) const NEGLIGIBLE: f64 = 1e-6;
 
@@ -22,11 +21,13 @@ pub(super) struct Choice {
     pub(super) contested: f32,
     /// One of those came before, by each of the orders of [`Queue`].
     pub(super) overtook: [bool; QUEUES],
+    /// Its share when the call was made: before anything later spoke for or against it, and before any was dropped.
+    pub(super) first: f32,
 }
 
 impl Choice {
     const fn of(member: u16) -> Self {
-        Self { member, contested: 0.0, overtook: [false; QUEUES] }
+        Self { member, contested: 0.0, overtook: [false; QUEUES], first: 1.0 }
     }
 }
 
@@ -58,6 +59,8 @@ pub(super) struct Cluster {
     pub(super) calls: Vec<u32>,
     /// Never empty; the weights sum to one.
     pub(super) readings: Vec<Reading>,
+    /// As many are kept.
+    limit: usize,
 }
 
 /// A call that looks for its cause.
@@ -70,12 +73,24 @@ pub(super) struct Seeker<'a> {
     pub(super) affinity: &'a dyn Fn(u32) -> Option<f64>,
 }
 
+/// What speaks for a call coming from a cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evidence {
+    /// Probability per nanosecond.
+    pub(super) density: f64,
+    /// Requests that could have made it.
+    pub(super) able: usize,
+    /// Since when the likeliest of them waits for its turn.
+    pub(super) since: u64,
+}
+
 impl Cluster {
     pub(super) fn new(request: u32, track: Track) -> Self {
         Self {
             members: vec![Member { request, open: true }],
             calls: Vec::new(),
             readings: vec![Reading { weight: 1.0, tracks: vec![track], choices: Vec::new() }],
+            limit: READINGS,
         }
     }
 
@@ -83,9 +98,10 @@ impl Cluster {
         self.members.iter().position(|member| member.request == request)
     }
 
-    /// Probability per nanosecond of the call coming from this cluster, and how many could have made it.
-    pub(super) fn evidence(&self, seeker: &Seeker, model: &Model) -> (f64, usize) {
+    /// What speaks for the call coming from this cluster.
+    pub(super) fn evidence(&self, seeker: &Seeker, model: &Model) -> Evidence {
         let (mut sum, mut able) = (0.0, 0);
+        let (mut most, mut since) = (0.0, u64::MAX);
         for (place, member) in self.members.iter().enumerate() {
             if !member.open {
                 continue;
@@ -107,14 +123,18 @@ impl Cluster {
                     }
                 };
                 sum += reading.weight * likelihood;
+                if reading.weight * likelihood > most {
+                    (most, since) = (reading.weight * likelihood, track.done_at);
+                }
             }
         }
-        (sum, able)
+        Evidence { density: sum, able, since }
     }
 
     /// Takes in the members of a cluster that was independent until now.
     pub(super) fn absorb(&mut self, other: Self) -> usize {
         let shift = self.members.len() as u16;
+        self.limit = self.limit.max(other.limit);
         self.members.extend(other.members);
         self.calls.extend(other.calls);
         let mut pairs: Vec<(f64, usize, usize)> = Vec::with_capacity(self.readings.len() * other.readings.len());
@@ -123,7 +143,7 @@ impl Cluster {
                 pairs.push((left.weight * right.weight, one, two));
             }
         }
-        let dropped = keep_best(&mut pairs, |pair| pair.0);
+        let dropped = keep_best(&mut pairs, self.limit, |pair| pair.0);
         self.readings = pairs
             .iter()
             .map(|&(weight, one, two)| {
@@ -166,6 +186,7 @@ impl Cluster {
             chance: f64,
             likelihood: f64,
         }
+        self.limit = model.load.readings();
         let next = Next::Call(seeker.operation);
         let affinities: Vec<f64> = self
             .members
@@ -208,19 +229,28 @@ impl Cluster {
                 offers.push(Offer {
                     weight: reading.weight * own.likelihood * turn,
                     reading: number,
-                    choice: Choice { member: place as u16, contested, overtook },
+                    choice: Choice { contested, overtook, ..Choice::of(place as u16) },
                 });
             }
             offers.push(Offer { weight: reading.weight * uncaused, reading: number, choice: Choice::of(NOBODY) });
         }
-        let dropped = keep_best(&mut offers, |offer| offer.weight);
+        let mut firsts = vec![0.0; self.members.len()];
+        let mut sum = 0.0;
+        for offer in &offers {
+            sum += offer.weight;
+            if let Some(first) = firsts.get_mut(usize::from(offer.choice.member)) {
+                *first += offer.weight;
+            }
+        }
+        let dropped = keep_best(&mut offers, self.limit, |offer| offer.weight);
         self.calls.push(seeker.key);
         self.readings = offers
             .iter()
             .map(|offer| {
                 let mut reading = self.readings[offer.reading].clone();
                 reading.weight = offer.weight;
-                reading.choices.push(offer.choice);
+                let first = firsts.get(usize::from(offer.choice.member)).map_or(1.0, |first| (first / sum) as f32);
+                reading.choices.push(Choice { first, ..offer.choice });
                 if let Some(track) = reading.tracks.get_mut(usize::from(offer.choice.member)) {
                     track.call(seeker.operation, u64::from(seeker.key), seeker.at);
                 }
@@ -339,7 +369,7 @@ impl Cluster {
             }
         }
         self.readings = merged.into_iter().map(|(_, reading)| reading).collect();
-        let dropped = keep_best(&mut self.readings, |reading| reading.weight);
+        let dropped = keep_best(&mut self.readings, self.limit, |reading| reading.weight);
         self.normalise();
         dropped
     }
@@ -354,15 +384,15 @@ impl Cluster {
 }
 
 /// Drops what is negligible beside the best, and what is too much. Gives the number dropped for being too much.
-fn keep_best<T>(items: &mut Vec<T>, weight: impl Fn(&T) -> f64) -> usize {
+fn keep_best<T>(items: &mut Vec<T>, limit: usize, weight: impl Fn(&T) -> f64) -> usize {
     let best = items.iter().map(&weight).fold(0.0, f64::max);
     if best > 0.0 {
         items.retain(|item| weight(item) >= best * NEGLIGIBLE);
     }
-    let dropped = items.len().saturating_sub(MAX_READINGS);
+    let dropped = items.len().saturating_sub(limit);
     if dropped > 0 {
-        items.select_nth_unstable_by(MAX_READINGS, |one, two| weight(two).total_cmp(&weight(one)));
-        items.truncate(MAX_READINGS);
+        items.select_nth_unstable_by(limit, |one, two| weight(two).total_cmp(&weight(one)));
+        items.truncate(limit);
     }
     dropped
 }

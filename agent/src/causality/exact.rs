@@ -101,9 +101,13 @@ impl Exact {
         None
     }
 
+    /// Threads serve several requests in turns.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.arrivals_on_busy > self.arrivals * BUSY_SHARE
+    }
+
     fn of_thread(&self, facts: &Facts) -> Option<&[u32]> {
-        let takes_turns = self.arrivals_on_busy > self.arrivals * BUSY_SHARE;
-        if takes_turns { None } else { self.threads.get(&facts.thread?).map(Vec::as_slice) }
+        if self.takes_turns() { None } else { self.threads.get(&facts.thread?).map(Vec::as_slice) }
     }
 
     fn note_parent(&mut self, facts: &Facts) {

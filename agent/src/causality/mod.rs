@@ -16,9 +16,11 @@
 //!
 //! Times are nanoseconds of one clock per process (`CLOCK_MONOTONIC`); times of different processes are never compared.
 
+mod background;
 mod cluster;
 mod exact;
 mod histogram;
+mod load;
 mod model;
 mod process;
 mod slab;

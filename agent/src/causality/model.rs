@@ -7,7 +7,9 @@
 
 use rustc_hash::FxHashMap;
 
+use super::background::Background;
 use super::histogram::{Histogram, prior};
+use super::load::{self, Load};
 use super::track::{ORIGINS, Track, mix};
 
 /// Entries of each table. Reached, all counts are halved and those that vanish are dropped.
@@ -24,11 +26,14 @@ const LEAST_CHANCE: f64 = 1e-5;
 /// Calls without a cause per nanosecond that are assumed before any was seen. Very few, or a call that is hard to tell would be taken
 /// for one, and the model would learn from that.
 const UNSEEN: f64 = 1e-14;
-/// Shortest time over which the rate of calls without a cause is taken, in nanoseconds.
-const SETTLING: f64 = 1e9;
-
+/// How strongly an origin that has foretold better is preferred, per natural logarithm.
+const SHARPNESS: f32 = 0.05;
 /// Weight of what all operations show about order, in samples of one operation.
 const OTHERS: f64 = 8.0;
+/// A candidate is a rival of another that is at most by this factor likelier.
+const RIVAL: f64 = 0.1;
+/// How often event loops are taken to make calls out of turn, in proportion to chance, before that is known.
+const ORDER_OF_LOOPS: f64 = 0.15;
 /// Out of turn more often than by chance is not believed much.
 const MOST_DISORDER: f64 = 1.2;
 
@@ -77,8 +82,6 @@ impl Order {
 
 #[derive(Debug)]
 pub(super) struct Model {
-    /// Time without any open request, in nanoseconds.
-    idle: u64,
     /// Largest power of ten that divides all times seen, in nanoseconds.
     resolution: u64,
     /// Under (state, next) how often; under (state, 0) how often the state was left.
@@ -92,17 +95,18 @@ pub(super) struct Model {
     order: FxHashMap<u32, Order>,
     /// All operations together.
     any_order: Order,
-    /// Calls made in that time, by operation. Only those prove that there are calls without a cause.
-    uncaused: FxHashMap<u32, f32>,
+    /// What the process does without being asked.
+    pub(super) background: Background,
     /// Calls sent from the thread that read the request, of those where both are known.
     same_thread: f32,
     threads_known: f32,
+    /// How slow requests are just now.
+    pub(super) load: Load,
 }
 
 impl Model {
     pub(super) fn new() -> Self {
         Self {
-            idle: 0,
             resolution: COARSEST,
             counts: FxHashMap::default(),
             learnt: 0,
@@ -110,9 +114,10 @@ impl Model {
             origins: FxHashMap::default(),
             order: FxHashMap::default(),
             any_order: Order::default(),
-            uncaused: FxHashMap::default(),
+            background: Background::default(),
             same_thread: 0.0,
             threads_known: 0.0,
+            load: Load::default(),
         }
     }
 
@@ -126,22 +131,26 @@ impl Model {
     pub(super) fn density(&self, track: &Track, next: Next, at: u64) -> f64 {
         let scores = self.origins.get(&mix(track.situation() ^ next.code())).copied().unwrap_or([0.0; ORIGINS]);
         let origins = track.origins();
-        let top = scores.iter().zip(&origins).filter(|(_, o)| o.is_some()).map(|(s, _)| *s).fold(f32::MIN, f32::max);
+        let usable = || scores.iter().zip(&origins).filter_map(|(score, origin)| Some((*score, (*origin)?)));
+        let best = usable().map(|(score, _)| score).fold(f32::MIN, f32::max);
+        let octaves = self.load.octaves();
         let (mut sum, mut weights) = (0.0, 0.0);
-        for (score, origin) in scores.into_iter().zip(origins) {
-            if let Some((kind, from)) = origin {
-                let weight = f64::from((score - top) * 0.05).exp();
-                if weight > 1e-3 {
-                    sum += weight * self.delay(kind, next, at.saturating_sub(from));
-                    weights += weight;
-                }
+        for (score, (kind, from)) in usable() {
+            let weight = f64::from((score - best) * SHARPNESS).exp();
+            if weight > 1e-3 {
+                sum += weight * self.delay(kind, next, at.saturating_sub(from), octaves);
+                weights += weight;
             }
         }
-        sum / f64::max(weights, 1e-9)
+        if weights > 0.0 { self.load.temper(sum / weights) } else { 0.0 }
     }
 
-    fn delay(&self, kind: u64, next: Next, delay: u64) -> f64 {
+    fn delay(&self, kind: u64, next: Next, delay: u64, octaves: i32) -> f64 {
         match self.delays.get(&mix(kind ^ next.code())) {
+            Some(histogram) if octaves != 0 => {
+                let density = histogram.density(load::normal(delay, octaves), self.resolution);
+                density * f64::from(octaves).exp2().recip()
+            }
             Some(histogram) => histogram.density(delay, self.resolution),
             None => prior(delay, self.resolution),
         }
@@ -154,8 +163,7 @@ impl Model {
 
     /// Probability per nanosecond that the process makes this call without a request as its cause.
     pub(super) fn uncaused(&self, operation: u32) -> f64 {
-        let seen = self.uncaused.get(&operation).copied().unwrap_or(0.0);
-        UNSEEN + f64::from(seen) / (self.idle as f64).max(SETTLING)
+        self.load.temper(UNSEEN + self.background.rate(operation))
     }
 
     /// How much being in turn, or not, speaks for a request among `rivals` others.
@@ -165,10 +173,23 @@ impl Model {
         if overtook[queue] { disorder / (rivals + 1.0) } else { 1.0 - disorder * rivals / (rivals + 1.0) }
     }
 
+    /// Weighs candidates, by densities, by who of those about as likely waits for the longest time.
+    pub(super) fn prefer_first(&self, operation: u32, waiting: &[u64], candidates: &mut [(f64, u32)]) {
+        let densities: Vec<f64> = candidates.iter().map(|candidate| candidate.0).collect();
+        for (candidate, since) in candidates.iter_mut().zip(waiting) {
+            let rivals = densities.iter().zip(waiting).filter(|(density, _)| **density >= RIVAL * candidate.0);
+            let ahead = rivals.filter(|(_, other)| *other < since).count();
+            if ahead > 0 {
+                candidate.0 *= self.turn(operation, [true; QUEUES], ahead);
+            }
+        }
+    }
+
     /// How often calls are made out of turn, in proportion to chance, and for which of the orders.
     pub(super) fn disorder(&self, operation: u32) -> (usize, f64) {
         let own = self.order.get(&operation).copied().unwrap_or_default();
-        let disorder = own.disorder(self.any_order.disorder([1.0; QUEUES]));
+        let disorder =
+            own.disorder(self.any_order.disorder([if self.load.takes_turns { ORDER_OF_LOOPS } else { 1.0 }; QUEUES]));
         let queue = usize::from(disorder[1] < disorder[0]);
         (queue, disorder[queue])
     }
@@ -217,23 +238,9 @@ impl Model {
             order.by_chance *= factor;
             order.overtook.iter_mut().for_each(|count| *count *= factor);
         }
-        self.uncaused.values_mut().for_each(|count| *count *= factor);
-        self.idle = (self.idle as f64 * f64::from(factor)) as u64;
+        self.background.fade(factor);
         self.same_thread *= factor;
         self.threads_known *= factor;
-    }
-
-    /// No request was open for so long.
-    pub(super) fn learn_idle(&mut self, time: u64) {
-        self.idle = self.idle.saturating_add(time);
-    }
-
-    /// A call was made while no request was open.
-    pub(super) fn learn_uncaused(&mut self, operation: u32) {
-        *self.uncaused.entry(operation).or_insert(0.0) += 1.0;
-        if self.uncaused.len() > MAX_DELAYS {
-            self.uncaused.retain(|_, seen| *seen > 2.0);
-        }
     }
 
     pub(super) fn learn_thread(&mut self, same: bool, weight: f32) {
@@ -276,18 +283,22 @@ impl Model {
         if self.origins.len() >= MAX_DELAYS {
             self.origins.clear();
         }
+        let octaves = self.load.octaves();
         let origins = track.origins();
         let several = origins.iter().flatten().count() > 1;
         for (place, origin) in origins.into_iter().enumerate() {
             let Some((kind, from)) = origin else { continue };
             let delay = at.saturating_sub(from);
             if several {
-                let foretold = self.delay(kind, next, delay).ln() as f32;
+                let foretold = self.delay(kind, next, delay, octaves).ln() as f32;
                 let scores = self.origins.entry(mix(track.situation() ^ next.code())).or_insert([0.0; ORIGINS]);
                 // Only differences count; 20 keeps the sums near zero, where steps are exact.
                 scores[place] += weight * (foretold.max(-40.0) + 20.0) - 0.01 * scores[place];
             }
-            self.delays.entry(mix(kind ^ next.code())).or_insert_with(Histogram::new).add(delay, weight);
+            self.delays
+                .entry(mix(kind ^ next.code()))
+                .or_insert_with(Histogram::new)
+                .add(load::normal(delay, octaves), weight);
         }
     }
 }

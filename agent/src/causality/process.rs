@@ -1,5 +1,7 @@
 //! One process: its events in order of time, its open exchanges, and the clusters they form.
 
+mod bounds;
+mod confidence;
 mod decide;
 
 use std::collections::VecDeque;
@@ -7,7 +9,7 @@ use std::collections::VecDeque;
 use rustc_hash::FxHashMap;
 
 use super::cluster::Cluster;
-use super::exact::{Exact, Finding};
+use super::exact::Exact;
 use super::model::Model;
 use super::slab::Slab;
 use super::track::Track;
@@ -219,8 +221,10 @@ impl Process {
         if let Some(draft) = &mut self.draft {
             draft.note_time(at);
         }
-        if self.request_keys.is_empty() && before > 0 {
-            learner(&mut self.draft, &mut self.model).learn_idle(at - before);
+        if before > 0 {
+            self.model.load.pass(at - before);
+            let idle = self.request_keys.is_empty();
+            learner(&mut self.draft, &mut self.model).background.pass(at - before, idle);
         }
         self.enforce_times(at, shared);
         match event {
@@ -262,6 +266,10 @@ impl Process {
         }
         self.request_keys.insert(incoming.id, key);
         self.exact.open(key, &incoming.facts);
+        self.model.load.takes_turns = self.exact.takes_turns();
+        if let Some(thread) = incoming.facts.thread {
+            learner(&mut self.draft, &mut self.model).background.reads(thread);
+        }
         self.arrivals.push_back((at, key, incoming.id));
         if self.arrivals.len() > 2 * self.request_keys.len() + 64 {
             self.arrivals.retain(|(_, key, id)| self.request_keys.get(id) == Some(key));
@@ -274,6 +282,13 @@ impl Process {
         let Some(request) = self.requests.get_mut(key) else { return };
         request.answered = at.map(|at| Moment { at, number });
         self.exact.close(key, &request.facts);
+        if let Some(at) = at {
+            let (operation, took) = (request.operation, at.saturating_sub(request.at));
+            self.model.load.note(operation, took);
+            if let Some(draft) = &mut self.draft {
+                draft.load.note(operation, took);
+            }
+        }
         let number = request.cluster;
         if let Some(cluster) = self.clusters.get_mut(number)
             && let Some(place) = cluster.place_of(key)
@@ -305,19 +320,10 @@ impl Process {
         if self.starts.len() > 2 * self.calls.len() + 64 {
             self.starts.retain(|(_, key, id)| self.calls.get(*key).is_some_and(|call| call.id == *id));
         }
-        let born_in = outgoing.facts.born_in.and_then(|id| self.request_keys.get(&id)).copied();
-        let among = match self.exact.find(&outgoing.facts, born_in) {
-            Finding::One(request, method) if self.has_room(request, shared) => {
-                self.assign(key, request, method, shared);
-                return;
-            }
-            Finding::Several(keys) => Some(keys),
-            _ => None,
-        };
-        self.seek(key, among.as_deref(), shared);
+        self.look_for_cause(key, outgoing, shared);
     }
 
-    fn has_room(&self, request: u32, shared: &Shared) -> bool {
+    pub(super) fn has_room(&self, request: u32, shared: &Shared) -> bool {
         self.requests.get(request).is_some_and(|request| request.calls < shared.settings.max_children)
     }
 
@@ -344,61 +350,6 @@ impl Process {
             self.call_keys.remove(&call.id);
             shared.forgotten_outgoing.push(call.id);
         }
-    }
-
-    /// Gives the links that may wait no longer, and gives up what is too old.
-    fn enforce_times(&mut self, now: u64, shared: &mut Shared) {
-        while let Some(&(at, key, id)) = self.deadlines.front()
-            && at <= now
-        {
-            self.deadlines.pop_front();
-            if self.calls.get(key).is_some_and(|call| call.id == id && !call.decided) {
-                self.force(key, shared);
-            }
-        }
-        let age = shared.settings.max_age;
-        while let Some(&(at, key, id)) = self.arrivals.front()
-            && (self.request_keys.get(&id) != Some(&key) || at.saturating_add(age) < now)
-        {
-            self.arrivals.pop_front();
-            self.give_up_request(key, id, shared);
-        }
-        while let Some(&(at, key, id)) = self.starts.front()
-            && (self.calls.get(key).is_none_or(|call| call.id != id) || at.saturating_add(age) < now)
-        {
-            self.starts.pop_front();
-            self.give_up_call(key, id, shared);
-        }
-    }
-
-    fn force(&mut self, key: u32, shared: &mut Shared) {
-        if let Some(number) = self.calls.get(key).map(|call| call.cluster) {
-            self.settle(number, Some(key), shared);
-        }
-    }
-
-    fn give_up_request(&mut self, key: u32, id: Ref, shared: &mut Shared) {
-        if self.request_keys.get(&id) == Some(&key) {
-            self.request_keys.remove(&id);
-            shared.forgotten_incoming.push(id);
-            shared.stats.lost_incoming += 1;
-            self.close(key, None, shared);
-        }
-    }
-
-    fn give_up_call(&mut self, key: u32, id: Ref, shared: &mut Shared) {
-        if self.calls.get(key).is_none_or(|call| call.id != id) {
-            return;
-        }
-        self.force(key, shared);
-        let Some(call) = self.calls.get(key).filter(|call| call.id == id) else { return };
-        shared.stats.lost_outgoing += 1;
-        if let Some(cluster) = self.clusters.get_mut(call.cluster)
-            && let Some(place) = cluster.calls.iter().position(|&other| other == key)
-        {
-            cluster.remove_call(place);
-        }
-        self.drop_call(key, shared);
     }
 }
 

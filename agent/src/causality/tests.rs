@@ -8,6 +8,8 @@ use rustc_hash::FxHashMap;
 
 use super::*;
 
+mod unasked;
+
 const MS: u64 = 1_000_000;
 
 fn incoming(id: Ref, at: u64, facts: Facts) -> Incoming {
@@ -129,30 +131,6 @@ fn events_may_come_a_little_out_of_order() {
     causality.answered(1, 9 * MS);
     let links = finish(causality);
     assert_eq!((links[0].parent, links[0].method), (Some(1), Method::Only));
-}
-
-#[test]
-fn timers_are_told_from_requests() {
-    // Every ten milliseconds a call without a cause; now and then a request, with a call of another kind.
-    let mut causality = Causality::new(Settings::default());
-    let mut random = Random(3);
-    let mut links = Vec::new();
-    for tick in 0..2000u64 {
-        let at = 1000 * MS + tick * 10 * MS;
-        causality.outgoing(Outgoing { operation: 9, ..outgoing(tick, at, Facts::default()) });
-        causality.returned(tick, at + MS);
-        if tick % 10 == 3 {
-            let at = at + random.below(10 * MS);
-            causality.incoming(incoming(tick, at, Facts::default()));
-            causality.outgoing(outgoing(10_000 + tick, at + MS, Facts::default()));
-            causality.returned(10_000 + tick, at + 7 * MS);
-            causality.answered(tick, at + 8 * MS);
-        }
-        causality.poll(at, &mut links);
-    }
-    causality.finish(&mut links);
-    let wrong = links.iter().filter(|link| link.parent.is_some() != (link.child >= 10_000)).count();
-    assert!(wrong <= 20, "{wrong} of {}", links.len());
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub(super) struct Settings {
     /// Requests with the same value of this header are of one trace [repeatable] [default: x-request-id and its like]
     #[arg(long, value_name = "NAME", value_parser = value::header_name, help_heading = "Traces")]
     pub(super) request_id_header: Vec<String>,
-    /// Set no parent that is less probable than this, from 0 to 1 [default: 0.5]
+    /// Set no parent that is less probable than this, from 0 to 1 [default: 0.7]
     #[arg(long, value_name = "P", value_parser = value::probability, help_heading = "Traces")]
     pub(super) link_floor: Option<f64>,
     /// Decide about a parent at the latest so long after the call returned, 10ms to 30s [default: 1s]

@@ -36,6 +36,9 @@ use crate::trace::Keep;
 /// The exit status of a wrong command line, variable or file.
 pub const USAGE_STATUS: u8 = 2;
 
+/// A wrong parent costs people more than a missing one, so the agent asks for more than what gives the most right traces.
+const LINK_FLOOR: f64 = 0.7;
+
 /// Headers whose value is the same in all requests of a trace, as gateways and frameworks use them.
 const REQUEST_ID_HEADERS: [&str; 3] = ["x-request-id", "x-correlation-id", "request-id"];
 
@@ -192,7 +195,7 @@ impl Config {
                 slower_than: settings.keep_slower_than.map(nanos),
             },
             causality: causality::Settings {
-                floor: settings.link_floor.unwrap_or(defaults.floor),
+                floor: settings.link_floor.unwrap_or(LINK_FLOOR),
                 hold_back: settings.link_hold_back.map_or(defaults.hold_back, nanos),
                 ..defaults
             },

@@ -97,6 +97,8 @@ pub struct Begun {
     pub position: Seq,
     /// What is asked for, as a hash of method and shape of the path: alike for requests of one kind, as a rule.
     pub operation: u32,
+    /// A hash of the whole target as sent: a proxy passes it on.
+    pub target: u64,
     /// A hash of the request's own id, where a header named one.
     pub request_id: Option<u64>,
     /// Trace context that the request carried.

@@ -1,22 +1,60 @@
 //! What is known of how a process serves its requests, as far as it matters for what its threads tell.
 
+use agent_common::ids::MonoNanos;
+
 /// One process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Habits {
-    /// Outgoing requests so far.
+    /// Outgoing requests that were told to what finds causes.
     pub(super) calls: u32,
+    /// Of those, the ones made while it served nothing, since when.
+    idle: (MonoNanos, u32),
     /// Incoming requests that are open.
     pub(super) serving: u32,
+    /// Calls made while requests were open, and those of them that repeated the target of one.
+    busy_calls: u32,
+    repeated: u32,
     /// Requests answered by the thread that had read them.
     faithful: u32,
     /// Requests answered by another thread: work moves between threads.
     moved: u32,
 }
 
+/// So many calls a second that a process makes while it serves nothing are told, to know such calls by when it does.
+/// A load generator makes far more; there is no use in telling them all.
+const IDLE_CALLS: u32 = 200;
+const SECOND: u64 = 1_000_000_000;
+/// From so many calls on it can be said that a process passes targets on.
+const ENOUGH: u32 = 8;
+/// After so many, the past counts half.
+const MEMORY: u32 = 1_000;
 /// A process is believed again after so many requests in a row that stayed on their thread.
 const FORGIVEN: u32 = 10_000;
 
 impl Habits {
+    /// Notes whether a call made while requests are open repeats the target of one.
+    pub(super) fn called(&mut self, repeats: bool) {
+        if self.busy_calls >= MEMORY {
+            (self.busy_calls, self.repeated) = (self.busy_calls / 2, self.repeated / 2);
+        }
+        self.busy_calls += 1;
+        self.repeated += u32::from(repeats);
+    }
+
+    /// Whether the process passes targets on as they came, as proxies do.
+    pub(super) fn passes_on(&self) -> bool {
+        self.busy_calls >= ENOUGH && self.repeated >= self.busy_calls - self.busy_calls / 20
+    }
+
+    /// Whether a call that nothing can have caused is to be told.
+    pub(super) fn tells_idle(&mut self, at: MonoNanos) -> bool {
+        if at.since(self.idle.0) >= SECOND {
+            self.idle = (at, 0);
+        }
+        self.idle.1 = self.idle.1.saturating_add(1);
+        self.idle.1 <= IDLE_CALLS
+    }
+
     /// Notes whether a request was answered by the thread that had read it.
     pub(super) fn answered(&mut self, same_thread: bool) {
         if !same_thread {

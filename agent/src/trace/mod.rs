@@ -18,6 +18,7 @@ mod tail;
 mod tests;
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid};
@@ -82,6 +83,7 @@ struct Open {
     tid: u32,
     at: MonoNanos,
     operation: u32,
+    target: u64,
     request_id: Option<u64>,
     span_id: SpanId,
     /// What names it at its other end, while that was not met.
@@ -97,6 +99,21 @@ struct Open {
     told: bool,
     /// The calls of its process when it began.
     calls: u32,
+}
+
+/// What an exchange's end means for its process.
+#[derive(Clone, Copy)]
+struct Ending {
+    kind: Kind,
+    tgid: Tgid,
+    told: bool,
+    target: u64,
+}
+
+impl Open {
+    const fn ending(&self) -> Ending {
+        Ending { kind: self.kind, tgid: self.tgid, told: self.told, target: self.target }
+    }
 }
 
 /// What the traces counted. Monotonic, but for the last two.
@@ -125,6 +142,8 @@ pub struct Traces {
     ends: Ends,
     causality: Causality,
     habits: FxHashMap<Tgid, Habits>,
+    /// Open requests of processes that call, by what they ask for.
+    targets: FxHashMap<(Tgid, u64), u32>,
     /// Servers' ends that wait for their client's, by time.
     lonely: VecDeque<(MonoNanos, ExchangeId)>,
     /// Exchanges that are over, by the time until which they stay.
@@ -145,6 +164,7 @@ impl Traces {
             ends: Ends::default(),
             causality: Causality::new(settings),
             habits: FxHashMap::default(),
+            targets: FxHashMap::default(),
             lonely: VecDeque::new(),
             leaving: VecDeque::new(),
             begun: VecDeque::new(),
@@ -182,6 +202,7 @@ impl Traces {
             tid: request.thread.tid.0,
             at: request.at,
             operation,
+            target: request.target,
             request_id: request.request_id,
             span_id: self.judge.span_id(),
             key: endpoints.map(|endpoints| Key::of(kind, request, endpoints)),
@@ -230,6 +251,7 @@ impl Traces {
             tid: connection.thread.tid.0,
             at: connection.opened_at.unwrap_or(end),
             operation: connection.endpoints.peer.port().into(),
+            target: 0,
             request_id: None,
             span_id: self.judge.span_id(),
             key: None,
@@ -241,27 +263,32 @@ impl Traces {
             told: false,
             calls: 0,
         };
-        if self.enter(id, open, out) {
-            self.uproot(id, out);
-        } else {
+        let alone = self.enter(id, open, out);
+        if self.open.get(&id).is_some_and(|open| open.told) {
             self.causality.returned(id.0, end.0);
+        }
+        if alone {
+            self.uproot(id, out);
         }
     }
 
-    /// Remembers an exchange. Whether its process serves nobody, so that nothing can have caused it.
+    /// Remembers an exchange. Whether its process served nothing when it began, so that nothing can have caused it.
     fn enter(&mut self, id: ExchangeId, mut open: Open, out: &mut Vec<Placed>) -> bool {
         self.make_room(out);
         let tgid = open.tgid;
         let habits = self.habits.entry(tgid).or_default();
         open.calls = habits.calls;
+        let alone = habits.serving == 0;
         let (mut tell, mut first_call) = (habits.calls > 0, false);
-        match open.kind {
-            Kind::Server => habits.serving = habits.serving.saturating_add(1),
-            Kind::Client if habits.serving > 0 => {
-                (tell, first_call) = (true, habits.calls == 0);
-                habits.calls = habits.calls.wrapping_add(1).max(1);
+        if open.kind == Kind::Server {
+            habits.serving = habits.serving.saturating_add(1);
+        } else {
+            tell = !alone || habits.tells_idle(open.at);
+            first_call = tell && habits.calls == 0;
+            if !alone {
+                habits.called(self.targets.contains_key(&(tgid, open.target)));
             }
-            Kind::Client => tell = false,
+            habits.calls = habits.calls.wrapping_add(u32::from(tell)).max(u32::from(tell));
         }
         if first_call {
             self.introduce(tgid);
@@ -274,7 +301,7 @@ impl Traces {
         if let Some(displaced) = self.open.insert(id, open) {
             self.give_up(displaced, out);
         }
-        !tell
+        alone
     }
 
     /// A process that serves requests calls for the first time: those open may be the cause.
@@ -295,11 +322,17 @@ impl Traces {
     }
 
     fn tell(&mut self, id: ExchangeId, open: &Open) {
-        let telling = self.habits.get(&open.tgid).is_some_and(Habits::threads_are_telling);
-        let facts = Facts { thread: telling.then_some(open.tid), request_id: open.request_id, ..Facts::default() };
+        let habits = self.habits.get(&open.tgid).copied().unwrap_or_default();
+        // A target that is passed on names a request as well as an id does.
+        let request_id = open.request_id.or(habits.passes_on().then_some(open.target));
+        let thread = habits.threads_are_telling().then_some(open.tid);
+        let facts = Facts { thread, request_id, ..Facts::default() };
         let (id, process, operation, at) = (id.0, open.tgid.0, open.operation, open.at.0);
         match open.kind {
-            Kind::Server => self.causality.incoming(Incoming { id, process, operation, at, facts }),
+            Kind::Server => {
+                *self.targets.entry((open.tgid, open.target)).or_default() += 1;
+                self.causality.incoming(Incoming { id, process, operation, at, facts });
+            }
             Kind::Client => self.causality.outgoing(Outgoing { id, process, operation, at, facts }),
         }
     }
@@ -321,8 +354,8 @@ impl Traces {
         };
         let faithful = exchange.response_thread.map(|thread| thread == exchange.request_thread);
         open.over = true;
-        let (kind, tgid, told) = (open.kind, open.tgid, open.told);
-        self.ended(id, kind, tgid, told, end, faithful);
+        let ending = open.ending();
+        self.ended(id, ending, end, faithful);
         let Some(open) = self.open.get_mut(&id) else { return };
         let subject = Subject::Exchange(finished);
         let Some(place) = open.place.clone() else {
@@ -386,6 +419,8 @@ impl Traces {
         let child = ExchangeId(link.child);
         match (link.parent, Method::of(link.method)) {
             (Some(parent), Some(method)) => {
+                let by_target = self.open.get(&child).is_some_and(|open| open.request_id.is_none());
+                let method = if method == Method::RequestId && by_target { Method::Target } else { method };
                 self.join(child, ExchangeId(parent), Link { method, confidence: link.confidence }, out);
             }
             _ => self.uproot(child, out),
@@ -469,7 +504,7 @@ impl Traces {
             self.ends.forget(key, id);
         }
         if !open.over {
-            self.ended(id, open.kind, open.tgid, open.told, now, None);
+            self.ended(id, open.ending(), now, None);
         }
         self.give_up(open, out);
     }
@@ -506,7 +541,8 @@ impl Traces {
     }
 
     /// What an exchange's end means for its process. `faithful`: the thread that read the request has answered it.
-    fn ended(&mut self, id: ExchangeId, kind: Kind, tgid: Tgid, told: bool, at: MonoNanos, faithful: Option<bool>) {
+    fn ended(&mut self, id: ExchangeId, ending: Ending, at: MonoNanos, faithful: Option<bool>) {
+        let Ending { kind, tgid, told, target } = ending;
         match kind {
             Kind::Server => {
                 if let Some(habits) = self.habits.get_mut(&tgid) {
@@ -517,6 +553,12 @@ impl Traces {
                 }
                 if told {
                     self.causality.answered(id.0, at.0);
+                    if let Entry::Occupied(mut open) = self.targets.entry((tgid, target)) {
+                        *open.get_mut() -= 1;
+                        if *open.get() == 0 {
+                            open.remove();
+                        }
+                    }
                 }
             }
             Kind::Client if told => self.causality.returned(id.0, at.0),

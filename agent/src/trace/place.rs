@@ -15,6 +15,8 @@ pub enum Method {
     Socket,
     /// An id that both requests carry in a header.
     RequestId,
+    /// The target of the request, which the process passes on as proxies do, and which no other open request has.
+    Target,
     /// The goroutine that serves the request, or one that it started.
     Coroutine,
     /// The socket or thread was created while the request was served.
@@ -30,10 +32,11 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Context,
         Self::Socket,
         Self::RequestId,
+        Self::Target,
         Self::Coroutine,
         Self::BornIn,
         Self::Thread,
@@ -48,6 +51,7 @@ impl Method {
             Self::Context => "context",
             Self::Socket => "socket",
             Self::RequestId => "request_id",
+            Self::Target => "target",
             Self::Coroutine => "coroutine",
             Self::BornIn => "born_in",
             Self::Thread => "thread",

@@ -60,6 +60,7 @@ impl Bench {
             at: MonoNanos(at),
             position: Seq(position),
             operation: 1,
+            target: 1,
             request_id: None,
             context,
         };

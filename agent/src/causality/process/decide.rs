@@ -1,9 +1,11 @@
 //! How a process decides: which requests compete for a call, when that is settled, and what is learnt from it.
 
 use super::super::cluster::{Choice, Cluster, NEGLIGIBLE, NOBODY, Seeker};
+use super::super::exact::Finding;
 use super::super::model::{Next, QUEUES};
 use super::super::track::Track;
-use super::super::{Facts, Link, Method, Reason, Shared};
+use super::super::{Facts, Link, Method, Outgoing, Reason, Shared};
+use super::confidence::{confidence, wary_confidence};
 use super::{Call, Moment, Past, Process, learner};
 
 /// Clusters asked whether a call may be theirs; those with the newest requests first.
@@ -13,9 +15,6 @@ const MAX_JOINED: usize = 8;
 const MAX_MEMBERS: usize = 32;
 /// A call without competitors may still be none of the request's.
 const UNCONTESTED: f64 = 0.9999;
-/// Power of the odds that makes a confidence of the model's share. Events of requests that compete are less independent
-/// than the model takes them for, so its shares are too sure of themselves; measured on recorded traces.
-const TRUST: f64 = 0.4;
 /// Below this rate of overtaking in proportion to chance, requests in the same state are said to be served in order.
 const IN_ORDER: f64 = 0.1;
 
@@ -30,6 +29,33 @@ struct Ripe {
 }
 
 impl Process {
+    /// Decides about a new call what can be decided at once.
+    pub(super) fn look_for_cause(&mut self, key: u32, outgoing: &Outgoing, shared: &mut Shared) {
+        let Facts { thread, born_in, .. } = outgoing.facts;
+        let idle = self.request_keys.is_empty();
+        learner(&mut self.draft, &mut self.model).background.call(outgoing.operation, thread, idle);
+        let born_in = born_in.and_then(|id| self.request_keys.get(&id)).copied();
+        let background = &self.model.background;
+        let unasked = background.explains_operation(outgoing.operation)
+            || thread.is_some_and(|thread| background.explains_thread(thread));
+        // What may be an event loop has its own calls on the thread of its requests.
+        let thread_tells = background.is_always_caused(outgoing.operation) || background.has_several_readers();
+        let among = match self.exact.find(&outgoing.facts, born_in) {
+            Finding::One(_, Method::Thread) if unasked || !thread_tells => None,
+            Finding::One(request, method) if self.has_room(request, shared) => {
+                self.assign(key, request, method, shared);
+                return;
+            }
+            Finding::Several(keys) => Some(keys),
+            _ => None,
+        };
+        if unasked && !idle && among.is_none() {
+            self.leave_without_cause(key, Reason::Unlikely, shared);
+        } else {
+            self.seek(key, among.as_deref(), shared);
+        }
+    }
+
     /// The cause is known from exact facts.
     pub(super) fn assign(&mut self, key: u32, request: u32, method: Method, shared: &mut Shared) {
         let (Some(call), Some(owner)) = (self.calls.get_mut(key), self.requests.get(request)) else { return };
@@ -59,7 +85,7 @@ impl Process {
         };
         let seeker = seeker(key, call, &affinity, shared);
         let (mut candidates, mut able) = (Vec::new(), 0);
-        let mut asked = Vec::new();
+        let (mut asked, mut waiting) = (Vec::new(), Vec::new());
         for &(_, request, id) in self.arrivals.iter().rev() {
             if self.request_keys.get(&id) != Some(&request) {
                 continue;
@@ -74,11 +100,15 @@ impl Process {
             }
             asked.push(number);
             let Some(cluster) = self.clusters.get(number) else { continue };
-            let (evidence, number_able) = cluster.evidence(&seeker, model);
-            able += number_able;
-            if evidence > 0.0 {
-                candidates.push((evidence, number));
+            let evidence = cluster.evidence(&seeker, model);
+            able += evidence.able;
+            if evidence.density > 0.0 {
+                waiting.push(evidence.since);
+                candidates.push((evidence.density, number));
             }
+        }
+        if model.load.is_wary() {
+            model.prefer_first(call.operation, &waiting, &mut candidates);
         }
         candidates.sort_unstable_by(|one, two| two.0.total_cmp(&one.0));
         let best = candidates.first().map_or(0.0, |first| first.0);
@@ -208,7 +238,10 @@ impl Process {
         call.decided = true;
         let confidence = match call.exact {
             Some(_) => 1.0,
-            None if call.alone && choice.member != NOBODY => share.min(UNCONTESTED),
+            None if call.alone && choice.member != NOBODY && self.model.background.is_always_caused(call.operation) => {
+                share.min(UNCONTESTED)
+            }
+            None if self.model.load.is_wary() => wary_confidence(share, choice.first.into()),
             None => confidence(share),
         };
         let owner = cluster.members.get(usize::from(choice.member)).map(|member| member.request);
@@ -229,6 +262,9 @@ impl Process {
             && let Some(request) = self.requests.get_mut(owner)
         {
             request.calls += 1;
+            if self.model.load.is_wary() {
+                request.certainty = request.certainty.min(confidence as f32);
+            }
             if call.exact.is_none()
                 && let Some(same) = same_thread(call.thread, &request.facts)
             {
@@ -325,19 +361,9 @@ impl Process {
 
     pub(super) fn leave_without_cause(&mut self, key: u32, reason: Reason, shared: &mut Shared) {
         let Some(call) = self.calls.get(key) else { return };
-        if reason == Reason::NoneOpen {
-            learner(&mut self.draft, &mut self.model).learn_uncaused(call.operation);
-        }
         shared.link(Link { child: call.id, parent: None, method: Method::None(reason), confidence: 0.0 });
         self.drop_call(key, shared);
     }
-}
-
-/// The odds of a share, taken less seriously. A share of one only says that other readings are negligible.
-fn confidence(share: f64) -> f64 {
-    let share = share.min(1.0 - NEGLIGIBLE);
-    let odds = (share / (1.0 - share)).powf(TRUST);
-    odds / (1.0 + odds)
 }
 
 fn seeker<'a>(key: u32, call: &Call, affinity: &'a dyn Fn(u32) -> Option<f64>, shared: &Shared) -> Seeker<'a> {

@@ -9,6 +9,7 @@
 //! Whatever the trust, a response never starts before its request: both times are taken in the one process observed.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher as _};
 
 use agent_common::ids::{Direction, MonoNanos, Seq};
 
@@ -203,6 +204,7 @@ impl Pairing {
             at: begun.start,
             position: begun.position,
             operation: operation(&head.message),
+            target: target(&head.message),
             request_id: head.message.request_id,
             context: head.message.context.clone(),
         }));
@@ -512,6 +514,14 @@ fn operation(message: &HttpMessage) -> u32 {
         let part: &[u8] = if id { b"0" } else { part };
         part.iter().fold(step(hash, b'/'), |hash, &octet| step(hash, octet))
     })
+}
+
+/// A hash of the target and the method.
+fn target(message: &HttpMessage) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u8(message.method as u8);
+    hasher.write(message.target.as_bytes());
+    hasher.finish()
 }
 
 /// As many octets of a target say what kind of request it is.
