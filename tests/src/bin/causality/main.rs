@@ -21,6 +21,9 @@ struct Args {
     /// Print every wrong link and how confidence and truth compare, to standard error
     #[arg(long)]
     errors: bool,
+    /// Add figures by part: the first name in a trace's id before a '-'
+    #[arg(long)]
+    parts: bool,
     /// Give a request the times of its outermost local span, not of its innermost one
     #[arg(long)]
     sockets_only: bool,
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     for file in args.files {
         match replay::Set::read(&file, args.sockets_only) {
-            Ok(set) => println!("{}", replay::measure(&set, args.errors)),
+            Ok(set) => println!("{}", replay::measure(&set, args.errors, args.parts)),
             Err(error) => {
                 eprintln!("error: {}: {error}", file.display());
                 return ExitCode::FAILURE;

@@ -24,12 +24,15 @@
 //! equal, outer spans begin before inner ones and end after them, by their durations; what is still equal is ordered by
 //! a hash, so that the order of the file tells nothing.
 //!
+//! A call that no request caused is a root of kind client. An optional field `thread` (a number) of a span is fed with it.
+//!
 //! # Score
 //! A trace is exact when each of its outgoing calls was given the request that caused it. Pairs are known and local
 //! spans are unseen, so they cannot be wrong. `wrong_parent` and `no_parent` are shares of all spans, and of those that
 //! are no roots. `exact_as_published` leaves out what TraceWeaver's own code leaves out: calls to stores, and calls made
 //! by services that several other services call (compose-review-service in the media sets).
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -52,10 +55,15 @@ struct Span {
     op: String,
     start: i64,
     end: i64,
+    /// The thread of its system calls, where it was recorded.
+    #[serde(default)]
+    thread: Option<u32>,
 }
 
 #[derive(Deserialize)]
 struct Trace {
+    #[serde(default)]
+    trace: String,
     spans: Vec<Span>,
 }
 
@@ -72,6 +80,7 @@ struct Timed {
     at: u64,
     span: u64,
     step: Step,
+    thread: Option<u32>,
 }
 
 /// The answer for an outgoing call.
@@ -94,6 +103,8 @@ pub struct Set {
     truth: FxHashMap<u64, Truth>,
     /// Of spans, to show errors.
     names: Vec<String>,
+    /// Of traces: what their id says before the last `-`.
+    parts: Vec<String>,
 }
 
 #[derive(Default)]
@@ -136,6 +147,7 @@ impl Set {
             steps: Vec::new(),
             truth: FxHashMap::default(),
             names: Vec::new(),
+            parts: traces.iter().map(|trace| part(&trace.trace)).collect(),
         };
         let callers = callers(traces);
         let mut steps: Vec<(SortKey, Timed)> = Vec::new();
@@ -186,20 +198,20 @@ impl Set {
                 let is_call = span.kind == "client" || (above.is_some() && !paired && !is_local(place));
                 let is_request = span.kind == "server" || (span.kind != "client" && (!inside || is_local(place)));
                 let caller = above.map_or("", |above| above.service.as_str());
-                let id = base + place as u64;
+                let (id, thread) = (base + place as u64, span.thread);
                 let mut hasher = FxHasher::default();
                 (number, &span.id, "tie").hash(&mut hasher);
                 let tie = hasher.finish();
                 let (start, end) = ((span.start - first) as u64, (span.end.max(span.start) - first) as u64);
                 let length = end - start;
                 let begin = |order: u8, step| {
-                    ((start, 1, u64::MAX - length, tie, order), Timed { at: start * 1000, span: id, step })
+                    ((start, 1, u64::MAX - length, tie, order), Timed { at: start * 1000, span: id, step, thread })
                 };
                 // The end of a span without duration comes after its beginning, so among the beginnings.
                 let finish = |order: u8, step| {
                     let class = u8::from(length == 0);
                     let inner_first = if length == 0 { u64::MAX } else { length };
-                    ((end, class, inner_first, tie, order), Timed { at: end * 1000, span: id, step })
+                    ((end, class, inner_first, tie, order), Timed { at: end * 1000, span: id, step, thread })
                 };
                 let own_callers = if span.kind == "client" { &span.service } else { caller };
                 let one_caller = callers.get(own_callers).is_none_or(|callers| callers.len() < 2);
@@ -239,8 +251,8 @@ impl Set {
         let mut links = Vec::with_capacity(self.truth.len());
         let began = Instant::now();
         let mut polled = 0;
-        for &Timed { at, span, step } in &self.steps {
-            let facts = Facts::default();
+        for &Timed { at, span, step, thread } in &self.steps {
+            let facts = Facts { thread, ..Facts::default() };
             match step {
                 Step::Incoming { process, operation } => {
                     causality.incoming(Incoming { id: span, process, operation, at, facts });
@@ -278,16 +290,51 @@ fn callers(traces: &[Trace]) -> FxHashMap<&str, FxHashSet<&str>> {
     callers
 }
 
-/// Replays a set and gives its line of JSON. With `errors`, each wrong or missing link is written to standard
+/// The part of a set that a trace belongs to: what its id says before the last `-` ("c50-17": fifty at once).
+fn part(trace: &str) -> String {
+    trace.rsplit_once('-').map_or_else(String::new, |(part, _)| part.to_owned())
+}
+
+/// How many links of a part of the set there are, with a wrong parent, and without the parent they should have.
+#[derive(Default)]
+struct Part {
+    links: usize,
+    wrong: usize,
+    none: usize,
+    /// Wrong ones by method, and those of them with a confidence above 0.9.
+    methods: BTreeMap<String, (usize, usize)>,
+}
+
+impl Part {
+    fn add(&mut self, link: &Link, cause: Option<u64>) {
+        self.links += 1;
+        if link.parent == cause {
+            return;
+        }
+        if link.parent.is_none() {
+            self.none += 1;
+            return;
+        }
+        self.wrong += 1;
+        let method = self.methods.entry(format!("{:?}", link.method)).or_default();
+        method.0 += 1;
+        method.1 += usize::from(link.confidence > 0.9);
+    }
+}
+
+/// Replays a set and gives its line of JSON. With `parts`, the figures of its parts ([`part`]) are written to standard
+/// error. With `errors`, each wrong or missing link is written to standard
 /// error, and how often links of each confidence are right.
-pub fn measure(set: &Set, errors: bool) -> String {
+pub fn measure(set: &Set, errors: bool, parts: bool) -> String {
     let (links, seconds, causality) = set.replay(Settings::default());
     let (mut wrong, mut none) = (0usize, 0usize);
     let mut exact = vec![true; set.traces];
     let mut exact_as_published = vec![true; set.traces];
+    let mut by_part: BTreeMap<&str, Part> = BTreeMap::new();
     let mut calibration = [(0u32, 0u32); 12];
     for link in &links {
         let Some(truth) = set.truth.get(&link.child) else { continue };
+        by_part.entry(&set.parts[truth.trace]).or_default().add(link, truth.cause);
         if link.parent.is_some() {
             // Tenths, and what is above 0.99 and 0.999 apart.
             let above = usize::from(link.confidence > 0.99) + usize::from(link.confidence > 0.999);
@@ -307,6 +354,11 @@ pub fn measure(set: &Set, errors: bool) -> String {
             let (trace, method, confidence) = (truth.trace, link.method, link.confidence);
             eprintln!("{trace} {method:?} {confidence:.3} | {child} | found {found} | caused by {wanted}");
         }
+    }
+    for (name, part) in by_part.iter().filter(|_| parts) {
+        let (wrong, none) = (100.0 * share(part.wrong, part.links), 100.0 * share(part.none, part.links));
+        let (set, links, methods) = (&set.name, part.links, &part.methods);
+        eprintln!("{set} {name}: {links} links, {wrong:.2} % wrong, {none:.2} % none {methods:?}");
     }
     if errors {
         eprintln!("{:?}", causality.stats());
