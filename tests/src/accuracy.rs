@@ -1,7 +1,8 @@
 //! How right traces are: spans against the truth that their requests carry (see [`crate::mesh`]).
 //!
 //! The right parent of a client span is the server span of the request that caused it; of a server span, the client
-//! span of the same request. Where there is no such span, no parent is right and any is wrong.
+//! span of the same request. Where there is no such span, no parent is right and any is wrong; only of a server span whose
+//! parent never came out nothing can be said: it may be the client span of a call that the end of the run cut off.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::AddAssign;
@@ -15,7 +16,7 @@ const METHOD: &str = "remora.link.method";
 const KEPT: usize = 1000;
 
 /// Methods that prove a parent instead of estimating it.
-pub const EXACT: [&str; 6] = ["context", "socket", "request_id", "coroutine", "thread", "born_in"];
+pub const EXACT: [&str; 7] = ["context", "socket", "request_id", "target", "coroutine", "thread", "born_in"];
 
 /// Spans and their parents, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct Tally {
     pub wrong: usize,
     /// Without a parent though there is one.
     pub none: usize,
+    /// With a parent that never came out.
+    pub cut_off: usize,
 }
 
 impl AddAssign for Tally {
@@ -34,6 +37,7 @@ impl AddAssign for Tally {
         self.right += other.right;
         self.wrong += other.wrong;
         self.none += other.none;
+        self.cut_off += other.cut_off;
     }
 }
 
@@ -112,6 +116,7 @@ pub fn evaluate(
             right: usize::from(verdict == Verdict::Right),
             wrong: usize::from(verdict == Verdict::Wrong),
             none: usize::from(verdict == Verdict::None),
+            cut_off: usize::from(verdict == Verdict::CutOff),
         };
         let service = index.service(span);
         let method = span.str(METHOD).unwrap_or("none");
@@ -158,6 +163,7 @@ enum Verdict {
     Right,
     Wrong,
     None,
+    CutOff,
 }
 
 struct Index<'a> {
@@ -214,6 +220,7 @@ impl<'a> Index<'a> {
             (None, "") => Verdict::Right,
             (Some(_), "") => Verdict::None,
             (Some(right), parent) if right == parent => Verdict::Right,
+            (None, parent) if span.kind == SERVER && !self.by_id.contains_key(parent) => Verdict::CutOff,
             _ => Verdict::Wrong,
         }
     }
@@ -318,7 +325,7 @@ mod tests {
         spans[2].trace_id = "s".to_owned();
         spans[3].trace_id = "s".to_owned();
         let report = report(&spans, &["r", "s"]);
-        assert_eq!(report.services["a"], Tally { spans: 4, right: 3, wrong: 1, none: 0 });
+        assert_eq!(report.services["a"], Tally { spans: 4, right: 3, wrong: 1, ..Tally::default() });
         assert_eq!(report.services["b"].wrong, 0, "its parent is right though its trace is not");
         assert_eq!(report.methods["delay"].wrong, 1);
         assert_eq!(report.whole, 0, "neither of the two is whole: one lacks spans, the other has too many");
@@ -338,8 +345,11 @@ mod tests {
     #[test]
     fn without_its_clients_span_a_server_span_is_a_root() {
         let spans = request("r").split_off(1);
-        assert_eq!(report(&spans, &["r"]).all.wrong, 1);
+        let all = report(&spans, &["r"]).all;
+        assert_eq!((all.wrong, all.cut_off), (0, 1), "its parent is a span that nobody has seen");
         let mut spans = spans;
+        spans[0].parent_span_id = "2r.1".to_owned();
+        assert_eq!(report(&spans, &["r"]).all.wrong, 1);
         spans[0].parent_span_id.clear();
         let report = report(&spans, &["r"]);
         assert_eq!(report.all.right, 3);
@@ -359,6 +369,6 @@ mod tests {
         spans.push(span(CLIENT, 2, 3, "a_background-0", None, ""));
         spans.push(span(CLIENT, 2, 3, "a_background-1", None, "2r"));
         let report = report(&spans, &["r"]);
-        assert_eq!(report.services["a, background"], Tally { spans: 2, right: 1, wrong: 1, none: 0 });
+        assert_eq!(report.services["a, background"], Tally { spans: 2, right: 1, wrong: 1, ..Tally::default() });
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+use crate::netns::Host;
 use crate::plan::{self, Step};
 use crate::process::Process;
 use crate::truth::{self, Exchange};
@@ -59,6 +60,13 @@ impl Server {
         let mut command = language.command("server");
         command.args(args);
         Self::run(&mut command)
+    }
+
+    /// Starts the server of `language` in a network namespace.
+    pub fn start_at(host: &Host, language: Language, args: &[&str]) -> Result<Self> {
+        let mut command = language.command("server");
+        command.args(args);
+        Self::run(&mut host.command(&command))
     }
 
     /// Starts the server of `language` with variables of its own in its environment.
@@ -162,13 +170,28 @@ pub struct Client {
 impl Client {
     /// Starts the client of `language` against `base`; `args` as the client takes them, such as `--mode close`.
     pub fn start(language: Language, base: &str, steps: &[Step], args: &[&str]) -> Result<Self> {
+        Self::start_by(language, base, steps, args, |command| command)
+    }
+
+    fn start_by(
+        language: Language,
+        base: &str,
+        steps: &[Step],
+        args: &[&str],
+        change: impl FnOnce(Command) -> Command,
+    ) -> Result<Self> {
         let folder = TempDir::new()?;
         let log = folder.path().join("client.log");
         let plan = folder.path().join("plan");
         plan::write(&plan, steps)?;
         let mut command = language.command("client");
         command.args(["--base", base, "--plan"]).arg(plan).arg("--log").arg(&log).args(args);
-        Ok(Self { process: Process::spawn(&mut command)?, log, planned: steps.len(), _folder: folder })
+        Ok(Self { process: Process::spawn(&mut change(command))?, log, planned: steps.len(), _folder: folder })
+    }
+
+    /// Runs a client in a network namespace to its end; gives what it did.
+    pub fn run_at(host: &Host, language: Language, base: &str, steps: &[Step]) -> Result<Vec<Exchange>> {
+        Self::start_by(language, base, steps, &[], |command| host.command(&command))?.finish()
     }
 
     /// Runs a client to its end; gives what it did.

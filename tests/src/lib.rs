@@ -16,6 +16,7 @@ pub mod load;
 pub mod mesh;
 pub mod metrics;
 pub mod names;
+pub mod netns;
 pub mod nginx;
 pub mod otlp;
 pub mod plan;

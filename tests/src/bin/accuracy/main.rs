@@ -87,6 +87,7 @@ fn blame(run: &Run) -> String {
     let mut lines = vec!["| service | `remora.link.method` | wrong |".to_owned(), "|---|---|---|".to_owned()];
     lines.extend(report.blame.iter().map(|((service, method), wrong)| format!("| {service} | {method} | {wrong} |")));
     lines.push(format!("\nCalls without a cause, wrong of all: {}.", own(&report)));
+    lines.push(format!("Server spans whose parent never came out: {}.", report.all.cut_off));
     lines.push(format!("Largest trace: {} spans.", report.largest));
     lines.join("\n") + "\n"
 }
