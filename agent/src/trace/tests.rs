@@ -18,6 +18,8 @@ struct Bench {
     out: Vec<Placed>,
     /// Where and by whom each request was begun, by its id.
     begun: FxHashMap<u64, (Begun, Option<Endpoints>)>,
+    /// Of the requests that begin.
+    target: u64,
 }
 
 impl Bench {
@@ -30,6 +32,7 @@ impl Bench {
             traces: Traces::new(sampler, None, causality::Settings::default()),
             out: Vec::new(),
             begun: FxHashMap::default(),
+            target: 1,
         }
     }
 
@@ -60,7 +63,7 @@ impl Bench {
             at: MonoNanos(at),
             position: Seq(position),
             operation: 1,
-            target: 1,
+            target: self.target,
             request_id: None,
             context,
         };
@@ -167,6 +170,39 @@ fn a_chain_over_two_processes_is_one_trace() {
     assert_eq!(bench.placed(4).place.trace_id, bench.placed(1).place.trace_id);
     let stats = bench.traces.stats();
     assert_eq!((stats.open, stats.ends), (0, 0), "nothing is kept for ever");
+}
+
+#[test]
+fn a_proxy_is_known_by_the_targets_that_it_passes_on() {
+    let mut bench = Bench::new();
+    let (mut conn, mut at) = (0, MS);
+    // One request after the other first, each passed on; `conn + 1` is the call.
+    for target in 0..20 {
+        (bench.target, conn, at) = (target, conn + 2, at + 20 * MS);
+        bench.begin(conn, Kind::Server, 20, at, 1);
+        bench.begin_with(conn + 1, Kind::Client, 20, at + MS, 1, "10.0.0.1:50000", None);
+        bench.finish(conn + 1, at + 2 * MS);
+        bench.finish(conn, at + 3 * MS);
+    }
+    // Then three at a time, whose calls come in another order.
+    let first = conn + 2;
+    for (number, target) in [(0, 100), (1, 101), (2, 102)] {
+        bench.target = target;
+        bench.begin(first + number, Kind::Server, 20, at + 40 * MS + number, 2);
+    }
+    for (number, target) in [(0, 102), (1, 100), (2, 101)] {
+        bench.target = target;
+        bench.begin_with(first + 10 + number, Kind::Client, 20, at + 41 * MS + number, 2, "10.0.0.1:50000", None);
+    }
+    for number in 0..3 {
+        bench.finish(first + 10 + number, at + 42 * MS);
+        bench.finish(first + number, at + 43 * MS);
+    }
+    bench.poll(at + 2_000 * MS);
+    bench.poll(at + 4_000 * MS);
+    for (call, request) in [(0, 2), (1, 0), (2, 1)] {
+        bench.is_child(first + 10 + call, first + request, Method::Target);
+    }
 }
 
 #[test]
