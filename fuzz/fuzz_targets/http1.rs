@@ -10,7 +10,7 @@ mod protocol;
 use std::sync::Arc;
 
 use self::protocol::http1::{Config, Follower, Limits, Loss, Stats};
-use self::protocol::{End, Exchange, Segment, Thread, Verdict};
+use self::protocol::{Begun, End, Exchange, Notice, Segment, Thread, Verdict};
 use agent_common::ids::{Direction, MonoNanos, Seq};
 use libfuzzer_sys::fuzz_target;
 
@@ -26,8 +26,12 @@ struct Run {
 
 impl Run {
     fn new(fresh: bool) -> Self {
-        let config =
-            Config { request_headers: vec!["host".into()], response_headers: vec!["date".into()], limits: LIMITS };
+        let config = Config {
+            request_headers: vec!["host".into()],
+            response_headers: vec!["date".into()],
+            request_id_headers: vec!["x-request-id".into()],
+            limits: LIMITS,
+        };
         Self {
             follower: Follower::new(fresh, Arc::new(config)),
             stats: Stats::default(),
@@ -46,6 +50,10 @@ impl Run {
 
     fn check(&mut self) {
         self.stats += self.follower.take_stats();
+        for notice in self.follower.notices() {
+            let (Notice::Begun(Begun { number, .. }) | Notice::Dropped { number }) = notice;
+            assert!(u64::from(number) <= self.stats.requests, "a request that was not counted");
+        }
         let outstanding = self.follower.outstanding();
         assert!(outstanding <= LIMITS.outstanding);
         assert_eq!(self.stats.exchanges, self.exchanges.len() as u64);
