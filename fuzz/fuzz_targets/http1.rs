@@ -21,6 +21,8 @@ struct Run {
     follower: Follower,
     stats: Stats,
     exchanges: Vec<Exchange>,
+    /// Where the next octet of each direction belongs.
+    positions: [Seq; 2],
     over: bool,
 }
 
@@ -36,16 +38,27 @@ impl Run {
             follower: Follower::new(fresh, Arc::new(config)),
             stats: Stats::default(),
             exchanges: Vec::new(),
+            positions: [Seq(0); 2],
             over: false,
         }
     }
 
     fn segment(&mut self, direction: Direction, at: u64, octets: &[u8], missing: u64, tail: &[u8]) {
         let before = self.exchanges.len();
-        let segment = Segment { at: MonoNanos(at), thread: Thread::default(), position: Seq(0), octets, missing, tail };
+        let position = self.advance(direction, octets.len() as u64 + missing);
+        let segment = Segment { at: MonoNanos(at), thread: Thread::default(), position, octets, missing, tail };
         let verdict = self.follower.segment(direction, segment, &mut |exchange| self.exchanges.push(exchange));
         assert!(!self.over || (before == self.exchanges.len() && verdict != Verdict::Follow), "over is over");
         self.over = verdict != Verdict::Follow;
+    }
+
+    /// Goes on by so many octets; gives where the direction stood before.
+    fn advance(&mut self, direction: Direction, octets: u64) -> Seq {
+        let [egress, ingress] = &mut self.positions;
+        let position = if direction == Direction::Egress { egress } else { ingress };
+        let before = *position;
+        *position = before.plus(octets as u32);
+        before
     }
 
     fn check(&mut self) {
@@ -92,6 +105,7 @@ fn run(script: &[u8], split: bool) -> (Run, bool) {
             6 => {
                 plain = false;
                 let lost = octets.first().map(|&lost| u64::from(lost));
+                run.advance(direction, lost.unwrap_or(0));
                 run.follower.gap(direction, lost, MonoNanos(at), &mut |exchange| run.exchanges.push(exchange));
             }
             _ => {
