@@ -2,10 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{
-    build::{self, Profile},
-    exec, setup,
-};
+use crate::{build, exec};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -24,15 +21,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let toolchain = setup::for_build()?;
-    setup::for_run()?;
-    setup::for_tests()?;
-    let binary = build::agent(&toolchain, Profile::Release)?;
-    let mut build = exec::cargo();
-    exec::run(build.args(["build", "--release", "--package", "tests", "--bin", "accuracy", "--bin", "quotes"]))?;
-    let accuracy = crate::workspace::target().join("release/accuracy");
-    let mut accuracy = exec::as_root(&accuracy.to_string_lossy(), &["--preserve-env"])?;
-    accuracy.env("REMORA_BIN", binary).args(["--requests", &args.requests.to_string()]);
+    let mut accuracy = build::beside_agent(&["accuracy", "quotes"])?;
+    accuracy.args(["--requests", &args.requests.to_string()]);
     accuracy.args(["--background", &args.background.to_string()]);
     if args.wrong {
         accuracy.arg("--wrong");

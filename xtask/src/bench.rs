@@ -2,10 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{
-    build::{self, Profile},
-    exec, setup,
-};
+use crate::{build, exec};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -21,15 +18,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let toolchain = setup::for_build()?;
-    setup::for_run()?;
-    setup::for_tests()?;
-    let binary = build::agent(&toolchain, Profile::Release)?;
-    let mut build = exec::cargo();
-    exec::run(build.args(["build", "--release", "--package", "tests", "--bin", "bench"]))?;
-    let bench = crate::workspace::target().join("release/bench");
-    let mut bench = exec::as_root(&bench.to_string_lossy(), &["--preserve-env"])?;
-    bench.env("REMORA_BIN", binary);
+    let mut bench = build::beside_agent(&["bench"])?;
     bench.args(["--rounds", &args.rounds.to_string(), "--seconds", &args.seconds.to_string()]);
     if let Some(only) = &args.only {
         bench.args(["--only", only]);

@@ -1,6 +1,6 @@
 //! `cargo xtask build`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::Result;
 
@@ -42,4 +42,21 @@ pub(crate) fn agent(toolchain: &Toolchain, profile: Profile) -> Result<PathBuf> 
     };
     exec::run(toolchain.name_to(&mut exec::cargo()).args(["build", "--package", "agent"]).args(flags))?;
     Ok(workspace::target().join(folder).join("remora"))
+}
+
+/// Sets up, builds the agent and these programs of `tests`; gives the command that runs the first of them as root, with
+/// that agent.
+pub(crate) fn beside_agent(programs: &[&str]) -> Result<Command> {
+    let toolchain = setup::for_build()?;
+    setup::for_run()?;
+    setup::for_tests()?;
+    let binary = agent(&toolchain, Profile::Release)?;
+    let mut build = exec::cargo();
+    build.args(["build", "--release", "--package", "tests"]);
+    build.args(programs.iter().flat_map(|program| ["--bin", program]));
+    exec::run(&mut build)?;
+    let program = workspace::target().join("release").join(programs.first().copied().unwrap_or_default());
+    let mut command = exec::as_root(&program.to_string_lossy(), &["--preserve-env"])?;
+    command.env("REMORA_BIN", binary);
+    Ok(command)
 }

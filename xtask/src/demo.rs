@@ -4,10 +4,7 @@ use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Context as _, Result};
 
-use crate::{
-    build::{self, Profile},
-    exec, setup,
-};
+use crate::{build, exec};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -20,15 +17,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let toolchain = setup::for_build()?;
-    setup::for_run()?;
-    setup::for_tests()?;
-    let binary = build::agent(&toolchain, Profile::Release)?;
-    let mut build = exec::cargo();
-    exec::run(build.args(["build", "--release", "--package", "tests", "--bin", "demo", "--bin", "quotes"]))?;
-    let demo = crate::workspace::target().join("release/demo");
-    let mut demo = exec::as_root(&demo.to_string_lossy(), &["--preserve-env"])?;
-    demo.env("REMORA_BIN", binary).args(["--listen", &args.listen]);
+    let mut demo = build::beside_agent(&["demo", "quotes"])?;
+    demo.args(["--listen", &args.listen]);
     if let Some(seconds) = args.seconds {
         demo.args(["--seconds", &seconds.to_string()]);
     }

@@ -360,21 +360,3 @@ fn a_mesh_of_known_truth_is_found() {
         assert!(right >= least, "{name}: {right} right, {wrong} wrong");
     }
 }
-
-#[test]
-#[ignore = "prints how accuracy falls with the load"]
-fn accuracy_by_load() {
-    let plans: [(&str, Calls); 3] = [
-        ("chain", &[(3, false), (5, false), (2, false)]),
-        ("fan", &[(3, false), (4, true), (2, true)]),
-        ("mixed", &[(2, false), (3, false), (4, true), (2, false)]),
-    ];
-    for (name, calls) in plans {
-        for one_loop in [false, true] {
-            for spacing in [10, 5, 3, 2] {
-                let (right, wrong) = accuracy(&Plan { calls, one_loop }, 1500, spacing * MS);
-                println!("{name}, one loop {one_loop}, every {spacing} ms: {right:.3} right, {wrong:.3} wrong");
-            }
-        }
-    }
-}

@@ -63,14 +63,9 @@ impl Ends {
 
     /// Forgets an end that does not wait any more.
     pub(super) fn forget(&mut self, key: &Key, id: ExchangeId) {
-        if self.waits(key, id) {
+        if self.0.get(key).is_some_and(|end| end.id == id) {
             self.0.remove(key);
         }
-    }
-
-    /// Whether this end still waits.
-    pub(super) fn waits(&self, key: &Key, id: ExchangeId) -> bool {
-        self.0.get(key).is_some_and(|end| end.id == id)
     }
 
     pub(super) fn len(&self) -> usize {

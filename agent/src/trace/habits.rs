@@ -1,4 +1,5 @@
-//! What is known of how a process serves its requests, as far as it matters for what its threads tell.
+//! What is known of how a process serves its requests: whether its threads stay with them, whether it passes their
+//! targets on, and what it calls while it serves none.
 
 use agent_common::ids::MonoNanos;
 

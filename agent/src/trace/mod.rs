@@ -6,8 +6,8 @@
 //! 3. within a process, which incoming request caused an outgoing one ([`crate::causality`]).
 //!
 //! An exchange gets its place in a trace once, soon after it has begun, and keeps it. Where the place depends on another
-//! exchange it waits for that one's, at most for the hold-back of [`causality::Settings`]; a finished exchange waits with
-//! it. Parents are named by a span id that is given out at the beginning, so the order of ends is no matter.
+//! exchange it waits for that one's; what [`crate::causality`] has to decide is decided at the latest the hold-back after the
+//! call returned. A finished exchange waits with it. Parents are named by a span id that is given out at the beginning, so the order of ends is no matter.
 
 mod ends;
 mod habits;
