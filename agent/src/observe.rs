@@ -125,6 +125,7 @@ impl Observer {
                 .iter()
                 .map(|(name, books)| Queue { name, length: books.pending, capacity: books.capacity })
                 .collect(),
+            slowest_overflow: engine.tail.slowest_overflows(),
             route_overflow: engine.tracer.routes().overflows(),
             registry: engine.registry.stats(),
             cpu_seconds: process.cpu_seconds,

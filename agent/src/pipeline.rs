@@ -18,7 +18,7 @@ use crate::process::Processes;
 use crate::protocol::Begun;
 use crate::signal::http;
 use crate::signal::metrics::Registry;
-use crate::signal::span::{Batch, Endpoints, Kind, SAMPLED, Span};
+use crate::signal::span::{Batch, Endpoints, Kind, Span};
 use crate::signal::tracer::Tracer;
 use crate::source::{LifecycleRecord, LifecycleRing, Opened, Rings};
 use crate::trace::{Placed, Tail, Traces};
@@ -188,9 +188,8 @@ impl Engine {
         }
         self.steps = steps;
         for placed in self.placed.drain(..) {
-            match self.tracer.span(placed, &mut self.registry) {
-                Some(span) if span.flags & SAMPLED == 0 => self.tail.offer(span, self.newest, &mut self.spans),
-                span => self.spans.extend(span),
+            if let Some(span) = self.tracer.span(placed, &mut self.registry) {
+                self.tail.take(span, self.newest, &mut self.spans);
             }
         }
     }

@@ -169,7 +169,7 @@ fn refused(command: &mut Command, what: &str) -> Result<()> {
 #[test]
 fn refused_flags_and_values() -> Result<()> {
     ensure!(env::remora().is_file(), "no agent at {}", env::remora().display());
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--no-such-flag"], "--no-such-flag"),
         (&["no-such-command"], "no-such-command"),
         (&["--port", "99999"], "--port"),
@@ -182,6 +182,7 @@ fn refused_flags_and_values() -> Result<()> {
         (&["--max-traces-per-second", "many"], "--max-traces-per-second"),
         (&["--segment-ring", "12345"], "--segment-ring"),
         (&["--config", "/no/such/file.yaml"], "/no/such/file.yaml"),
+        (&["--keep-slowest", "99"], "--keep-slowest"),
     ];
     for (args, what) in cases {
         let as_command = if what.starts_with("no-such") { None } else { Some("run") };
@@ -200,7 +201,16 @@ fn refused_flags_and_values() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("remora.yaml");
     std::fs::write(&file, "prot: 80\n")?;
-    refused(command().args(["run", "--config"]).arg(&file), "prot")
+    refused(command().args(["run", "--config"]).arg(&file), "prot")?;
+    for (rule, what) in [
+        ("{service: shop, ratio: 2}", "from 0 to 1"),
+        ("{service: shop, rate: 0.5}", "unknown key 'rate'"),
+        ("{service: '', ratio: 0.5}", "expected a glob"),
+    ] {
+        std::fs::write(&file, format!("sampling: [{rule}]\n"))?;
+        refused(command().args(["run", "--config"]).arg(&file), what)?;
+    }
+    Ok(())
 }
 
 #[test]

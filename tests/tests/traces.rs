@@ -145,6 +145,75 @@ fn sampling_keeps_traces_whole() -> Result<()> {
     Ok(())
 }
 
+/// Rates by service and route under a sampler that keeps nothing: the root's rule holds for its whole trace, also where
+/// another service of it has a rule against it. Metrics count everything.
+#[test]
+fn services_and_routes_have_rates_of_their_own() -> Result<()> {
+    needs!("root", "python", "nginx", "curl");
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("remora.yaml");
+    let rules = "sampling:\n\
+        - {service: nginx, ratio: 0}\n\
+        - {service: 'cur?', route: '/proxy/status/*', ratio: 1}\n\
+        - {service: curl, route: '/proxy/item/**', ratio: 0.25}\n";
+    std::fs::write(&file, rules)?;
+    let builder = Builder::new()?.env("OTEL_TRACES_SAMPLER", "always_off");
+    let builder = builder.args(&["--config", &file.to_string_lossy()]);
+    let step = |n: usize| {
+        let route = ["item", "item", "status", "slow"][n % 4];
+        let argument = if route == "status" { 204 } else { n % 50 };
+        Step::get(format!("/{route}/{argument}?id={n}-"))
+    };
+    let steps: Vec<_> = (0..400).map(step).collect();
+    let (spans, measured) = proxied(builder, &steps)?;
+    let mut kept: BTreeMap<&str, usize> = BTreeMap::new();
+    for (id, spans) in traces(&spans) {
+        let target = spans[0].target().unwrap_or_default();
+        ensure!(spans.len() == 4, "trace {id} of {target} has {} spans", spans.len());
+        let (route, state) = if target.contains("/item/") { ("item", "ot=th:c") } else { ("status", "") };
+        ensure!(target.contains(&format!("/{route}/")), "{target} is of no rule that keeps any");
+        ensure!(spans.iter().all(|span| span.trace_state == state), "{target}: {:?}", spans[0].trace_state);
+        *kept.entry(route).or_default() += 1;
+    }
+    let of = |route| kept.get(route).copied().unwrap_or_default();
+    // Six standard deviations of a binomial distribution.
+    ensure!(of("status") == 100 && (14..=86).contains(&of("item")), "of 100 and 200 at 25 %: {kept:?}");
+    ensure!((measured - 1600.0).abs() < 0.5, "{measured} exchanges measured");
+    Ok(())
+}
+
+/// The slowest of a route are kept once enough of its requests were seen, their whole traces; the rest is measured.
+#[test]
+fn the_slowest_of_a_route_are_kept() -> Result<()> {
+    needs!("root", "python", "nginx", "curl");
+    const ENOUGH: usize = 500;
+    let builder = Builder::new()?.env("OTEL_TRACES_SAMPLER", "always_off").args(&["--keep-slowest", "p99"]);
+    // The path tells how long to sleep, and is an id to the route.
+    let step =
+        |n: usize| Step::get(format!("/slow/{}?id=n{n}-", if n >= 600 && n.is_multiple_of(10) { 500 } else { 1 }));
+    let steps: Vec<_> = (0..650).map(step).collect();
+    let (spans, measured) = proxied(builder, &steps)?;
+    let traces = traces(&spans);
+    let number = |span: &Span| -> Result<usize> {
+        let target = span.target().context("no target")?;
+        let number = target.split("id=n").nth(1).and_then(|rest| rest.strip_suffix('-')).context(target.clone())?;
+        number.parse().context(target.clone())
+    };
+    let mut slow = 0;
+    for (id, spans) in &traces {
+        let number = number(spans[0])?;
+        ensure!(number >= ENOUGH, "{number} was kept when too little was known");
+        let is_slow = number >= 600 && number.is_multiple_of(10);
+        // A span that came out before the slow one of its trace was done waits for it.
+        ensure!(spans.len() == 4, "trace {id} of request {number} has {} spans", spans.len());
+        slow += usize::from(is_slow);
+    }
+    // Of the others 1 % are beyond the percentile in each server, if nothing disturbs them.
+    ensure!(slow == 5 && traces.len() <= 5 + 75, "{slow} of 5 slow requests, {} in all", traces.len());
+    ensure!((measured - 2600.0).abs() < 0.5, "{measured} exchanges measured");
+    Ok(())
+}
+
 /// The head says no to everything; errors and slow requests come all the same, their whole traces and no other.
 #[test]
 fn errors_and_slow_traces_are_kept() -> Result<()> {

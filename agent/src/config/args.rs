@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser};
 use tracing_subscriber::filter::Targets;
 
 use super::value::{self, Listen, Propagate, SpansTo};
+use crate::trace::Percentile;
 
 const AFTER_HELP: &str = "\
 Each flag has a variable (--segment-ring: REMORA_SEGMENT_RING; lists are separated by commas) and the same name in the
@@ -20,7 +21,13 @@ OpenTelemetry's own variables hold as usual:
   OTEL_RESOURCE_ATTRIBUTES
       Attributes added to every resource
   OTEL_TRACES_SAMPLER, OTEL_TRACES_SAMPLER_ARG
-      Which traces are exported [default: parentbased_always_on]; metrics count every request in any case";
+      Which traces are exported [default: parentbased_always_on]; metrics count every request in any case
+
+The file alone has rates by service and route. The first rule that matches the service and the path (as sent, without its
+query) of the request that a trace begins with wins over OTEL_TRACES_SAMPLER, always_off included; what a parent decided
+still holds under parentbased_...:
+  sampling:
+    - {service: 'shop*', route: '/health*', ratio: 0.01}";
 
 /// Traces unmodified processes with eBPF: OpenTelemetry spans, Prometheus metrics and a live page
 #[derive(Debug, Parser)]
@@ -118,6 +125,9 @@ pub(super) struct Settings {
     /// The same for traces with a span that took at least so long, such as 500ms [default: none]
     #[arg(long, value_name = "TIME", value_parser = value::duration, help_heading = "Sampling")]
     pub(super) keep_slower_than: Option<Duration>,
+    /// The same for traces with a server span slower than this percentile of its service, route and method, such as p99, once 5 / (1 - p) of them were seen: 500 for p99 [default: none]
+    #[arg(long, value_name = "PERCENTILE", value_parser = value::percentile, help_heading = "Sampling")]
+    pub(super) keep_slowest: Option<Percentile>,
 
     /// Requests with the same value of this header are of one trace [repeatable] [default: x-request-id and its like]
     #[arg(long, value_name = "NAME", value_parser = value::header_name, help_heading = "Traces")]
@@ -176,6 +186,7 @@ impl Settings {
             max_traces_per_second: self.max_traces_per_second.or(other.max_traces_per_second),
             keep_errors: self.keep_errors.or(other.keep_errors),
             keep_slower_than: self.keep_slower_than.or(other.keep_slower_than),
+            keep_slowest: self.keep_slowest.or(other.keep_slowest),
             request_id_header: list(self.request_id_header, other.request_id_header, both),
             link_floor: self.link_floor.or(other.link_floor),
             link_hold_back: self.link_hold_back.or(other.link_hold_back),

@@ -1,4 +1,4 @@
-//! The configuration file: a YAML mapping from names to values or lists of values, with the lines where they stand.
+//! The configuration file: a YAML mapping from names to values, lists and mappings, with the lines where they stand.
 
 use std::fmt;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Error, MergeKeyPolicy, Spanned};
 
 use super::error::UsageError;
@@ -14,8 +14,8 @@ use super::error::UsageError;
 /// The largest file that is read, in octets.
 const MAX: u64 = 1 << 20;
 
-/// One key of the file.
-#[derive(Debug)]
+/// One key of the file, or of a mapping in it.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) key: String,
     pub(super) line: u64,
@@ -26,9 +26,19 @@ pub(super) struct Entry {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value {
     One(String),
-    List(Vec<String>),
-    /// Nothing, a mapping, or a list with one of these or a list in it.
-    Other,
+    List(Vec<Value>),
+    Mapping(Vec<Entry>),
+    Nothing,
+}
+
+impl Value {
+    /// The value, where it is one.
+    pub(super) fn one(self) -> Option<String> {
+        match self {
+            Self::One(value) => Some(value),
+            _ => None,
+        }
+    }
 }
 
 /// The keys of the file at `path`, in order, each once.
@@ -88,17 +98,21 @@ impl<'de> Deserialize<'de> for Entries {
                 f.write_str("'name: value'")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(key) = map.next_key::<Spanned<String>>()? {
-                    let value = map.next_value()?;
-                    entries.push(Entry { key: key.value, line: key.referenced.line(), value });
-                }
-                Ok(Entries(entries))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entries, A::Error> {
+                entries(map).map(Entries)
             }
         }
         deserializer.deserialize_map(Map)
     }
+}
+
+fn entries<'de, A: MapAccess<'de>>(mut map: A) -> Result<Vec<Entry>, A::Error> {
+    let mut entries = Vec::new();
+    while let Some(key) = map.next_key::<Spanned<String>>()? {
+        let value = map.next_value()?;
+        entries.push(Entry { key: key.value, line: key.referenced.line(), value });
+    }
+    Ok(entries)
 }
 
 impl<'de> Deserialize<'de> for Value {
@@ -132,23 +146,19 @@ impl<'de> Deserialize<'de> for Value {
             }
 
             fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Other)
+                Ok(Value::Nothing)
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Value::Other)
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value, A::Error> {
+                entries(map).map(Value::Mapping)
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
-                let mut values = Some(Vec::new());
+                let mut values = Vec::new();
                 while let Some(value) = list.next_element()? {
-                    match (value, &mut values) {
-                        (Value::One(value), Some(values)) => values.push(value),
-                        _ => values = None,
-                    }
+                    values.push(value);
                 }
-                Ok(values.map_or(Value::Other, Value::List))
+                Ok(Value::List(values))
             }
         }
         deserializer.deserialize_any(Any)

@@ -7,6 +7,8 @@ use clap::{Arg, ArgAction, Args as _, Command};
 use super::args::Settings;
 use super::error::{UsageError, suggestion};
 use super::file::{self, Value};
+use super::rules::{self, SAMPLING};
+use crate::sampling::Rule;
 
 /// The variable of a flag: `--segment-ring` has `REMORA_SEGMENT_RING`.
 pub(super) fn variable_of(flag: &str) -> String {
@@ -27,14 +29,18 @@ pub(super) fn of_variables(variable: &dyn Fn(&str) -> Option<String>) -> Result<
     Ok(settings)
 }
 
-/// What the file sets. Names may be written with `-` or `_`.
-pub(super) fn of_file(path: &Path) -> Result<Settings, UsageError> {
+/// What the file sets, and the rules of sampling, which it alone has. Names may be written with `-` or `_`.
+pub(super) fn of_file(path: &Path) -> Result<(Settings, Vec<Rule>), UsageError> {
     let entries = file::read(path)?;
-    let mut settings = Settings::default();
+    let (mut settings, mut rules) = (Settings::default(), Vec::new());
     let command = command();
     let mut seen = Vec::new();
     for entry in entries {
         let place = file::place(path, entry.line);
+        if entry.key == SAMPLING {
+            rules = rules::read(path, entry)?;
+            continue;
+        }
         let flag = entry.key.replace('_', "-");
         let Some(arg) = command.get_arguments().find(|arg| arg.get_long() == Some(&flag)) else {
             let near = nearest(&command, &flag).map(|near| format!(", did you mean '{near}'?")).unwrap_or_default();
@@ -45,16 +51,19 @@ pub(super) fn of_file(path: &Path) -> Result<Settings, UsageError> {
             return Err(UsageError::new(format!("{origin}: given twice")));
         }
         let values = match entry.value {
-            Value::One(value) => vec![value],
-            Value::List(values) if is_list(arg) => values,
+            Value::One(value) => Some(vec![value]),
+            Value::List(values) if is_list(arg) => values.into_iter().map(Value::one).collect(),
             Value::List(_) => return Err(UsageError::new(format!("{origin}: expected one value, not a list"))),
-            Value::Other => return Err(UsageError::new(format!("{origin}: expected a value or a list of values"))),
+            Value::Mapping(_) | Value::Nothing => None,
+        };
+        let Some(values) = values else {
+            return Err(UsageError::new(format!("{origin}: expected a value or a list of values")));
         };
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
         set(&mut settings, &command, &origin, &flag, &values)?;
         seen.push(flag);
     }
-    Ok(settings)
+    Ok((settings, rules))
 }
 
 /// Only the settings, no subcommand, no `--help`.

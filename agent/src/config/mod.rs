@@ -6,13 +6,14 @@
 //! --config FILE ────┘                        ▲
 //! OTEL_TRACES_SAMPLER(_ARG) ─────────────────┘
 //! ```
-//! All three sources have the same names and go through the same value parsers ([`value`]), so that they cannot come
+//! All three sources have the same names (but for the rules of `sampling`, which only the file has) and go through the same value parsers ([`value`]), so that they cannot come
 //! to differ. A flag wins over its variable, a variable over the file; a list is taken whole from the first that has it.
 
 mod args;
 mod error;
 mod file;
 mod layer;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -167,11 +168,14 @@ impl Config {
     ) -> Result<Self, UsageError> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let mut settings = flags.or(layer::of_variables(&set)?);
+        let mut rules = Vec::new();
         if let Some(path) = file.or_else(|| set(&layer::variable_of("config")).map(PathBuf::from)) {
-            settings = settings.or(layer::of_file(&path)?);
+            let of_file;
+            (of_file, rules) = layer::of_file(&path)?;
+            settings = settings.or(of_file);
         }
         let sampler = Sampler::from_env(variable).map_err(|error| UsageError::new(error.to_string()))?;
-        Ok(Self::checked(settings, sampler))
+        Ok(Self::checked(settings, sampler.with_rules(rules)))
     }
 
     fn checked(settings: Settings, sampler: Sampler) -> Self {
@@ -193,6 +197,7 @@ impl Config {
             keep: Keep {
                 errors: settings.keep_errors.unwrap_or_default(),
                 slower_than: settings.keep_slower_than.map(nanos),
+                slowest: settings.keep_slowest,
             },
             causality: causality::Settings {
                 floor: settings.link_floor.unwrap_or(LINK_FLOOR),

@@ -1,6 +1,8 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::sampling::Origin;
+use crate::trace::Percentile;
 
 /// The outcome of a command line with these variables and this file (named `remora.yaml` in messages).
 fn outcome(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> Result<Command, Stop> {
@@ -127,7 +129,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
 /// Everything that can be set has a variable and a key; a flag without one would fail here.
 #[test]
 fn all_settings_by_variable_and_by_key() {
-    let settings: [(&str, &str); 19] = [
+    let settings: [(&str, &str); 20] = [
         ("exe", "nginx"),
         ("pid", "12"),
         ("port", "80"),
@@ -142,6 +144,7 @@ fn all_settings_by_variable_and_by_key() {
         ("max-traces-per-second", "100"),
         ("keep-errors", "true"),
         ("keep-slower-than", "250ms"),
+        ("keep-slowest", "p99.9"),
         ("request-id-header", "Correlation"),
         ("link-floor", "0.75"),
         ("link-hold-back", "2s"),
@@ -189,7 +192,10 @@ fn all_settings_by_variable_and_by_key() {
         assert_eq!(config.log.to_string(), "agent::probe=debug,info");
         assert!(config.quiet);
         assert_eq!(config.max_traces_per_second, NonZeroU32::new(100));
-        assert_eq!(config.keep, Keep { errors: true, slower_than: Some(250_000_000) });
+        assert_eq!(
+            config.keep,
+            Keep { errors: true, slower_than: Some(250_000_000), slowest: Percentile::new(99_900) }
+        );
         assert_eq!(config.request_id_headers, ["correlation"]);
         assert!((config.causality.floor - 0.75).abs() < f64::EPSILON);
         assert_eq!(config.causality.hold_back, 2_000_000_000);
@@ -237,6 +243,11 @@ fn good_values() {
     for (text, octets) in [("65536", 65536), ("64KiB", 65536), ("64 k", 65536), ("1GiB", 1 << 30), ("16m", 16 << 20)] {
         assert_eq!(ring(text), octets, "{text}");
     }
+    for (text, thousandths) in
+        [("p50", 50_000), ("p99", 99_000), ("p99.9", 99_900), ("p99.999", 99_999), ("p95.25", 95_250)]
+    {
+        assert_eq!(config(&["--keep-slowest", text], &[], None).keep.slowest, Percentile::new(thousandths), "{text}");
+    }
     let log = |text| config(&["--log", text], &[], None).log.to_string();
     for (text, expected) in [("off", "off"), ("WARN", "warn"), ("warn, agent=trace", "agent=trace,warn")] {
         assert_eq!(log(text), expected);
@@ -283,6 +294,13 @@ fn bad_flags() {
         (&["--propagate", "tcp"], "--propagate: 'tcp' is not available yet in this version, only 'off' is"),
         (&["--propagate", "headers"], "--propagate: 'headers' is not available yet in this version"),
         (&["--propagate", "on"], "--propagate: expected 'off', not 'on'"),
+        (&["--keep-slowest", "99"], "--keep-slowest: expected a percentile from p50 to p99.999, such as p99, not '99'"),
+        (&["--keep-slowest", "p100"], "--keep-slowest: expected a percentile"),
+        (&["--keep-slowest", "p49.999"], "--keep-slowest: expected a percentile"),
+        (&["--keep-slowest", "p99.9999"], "--keep-slowest: expected a percentile"),
+        (&["--keep-slowest", "p99."], "--keep-slowest: expected a percentile"),
+        (&["--keep-slowest", "p+99"], "--keep-slowest: expected a percentile"),
+        (&["--keep-slowest", "p99999999999999999999"], "--keep-slowest: expected a percentile"),
         (&["--log", "verbose"], "--log: expected off, error, warn, info, debug or trace"),
         (&["--log", "3"], "--log: expected off"),
         (&["--log", "info,"], "--log: expected off"),
@@ -338,6 +356,56 @@ fn bad_files() {
     }
     refused(&["--config", "/dev/zero"], &[], None, "/dev/zero: larger than 1 MiB");
     refused(&["--config", "/"], &[], None, "/: cannot be read: ");
+}
+
+/// Which of the rules of a file decides shows in what is kept; the rest of sampling is tested with the sampler.
+#[test]
+fn rules_of_sampling() {
+    let kept = |file: &str, service: &str, target: &str| {
+        let config = config(&["--port", "1"], &[("OTEL_TRACES_SAMPLER", "always_off")], Some(file));
+        config.sampler.decide([0xff; 16], None, Origin { service, target: Some(target) }).sampled
+    };
+    let file = "port: [2]\nsampling:\n  - {service: 'shop*', route: /health, ratio: 0}\n  - service: shop*\n    ratio: '0.5'\n";
+    assert!(kept(file, "shop-1", "/") && !kept(file, "shop-1", "/health?x") && !kept(file, "other", "/"));
+    assert!(kept("sampling: [{ratio: 1}]", "any", "/") && kept("sampling: [{ratio: 1e-3}]", "any", "/"));
+    assert!(!kept("sampling: []\n", "any", "/"));
+    assert!(!config(&[], &[], None).sampler.has_rules());
+}
+
+#[test]
+fn bad_rules_of_sampling() {
+    for (file, expected) in [
+        ("sampling: 0.5\n", "line 1: sampling: expected a list of rules such as {service: 'shop*',"),
+        ("sampling:\n", "line 1: sampling: expected a list of rules"),
+        ("\nsampling: {ratio: 1}\n", "line 2: sampling: expected a list of rules"),
+        ("sampling: [0.5]\n", "line 1: sampling: expected a list of rules"),
+        ("sampling: [[{ratio: 1}]]\n", "line 1: sampling: expected a list of rules"),
+        ("sampling: [{}]\n", "line 1: sampling: a rule needs a ratio from 0 to 1"),
+        ("sampling:\n - service: a\n", "line 2: sampling: a rule needs a ratio from 0 to 1"),
+        (
+            "sampling:\n - ratio: 1\n   rate: 1\n",
+            "line 3: sampling: unknown key 'rate', expected service, route or ratio",
+        ),
+        ("sampling: [{ratio: 1.5}]\n", "line 1: sampling: ratio: expected a number from 0 to 1, not '1.5'"),
+        ("sampling: [{ratio: -0.1}]\n", "line 1: sampling: ratio: expected a number from 0 to 1, not '-0.1'"),
+        ("sampling: [{ratio: .nan}]\n", "line 1: non-finite float `.nan` rejected"),
+        ("sampling: [{ratio: NaN}]\n", "line 1: sampling: ratio: expected a number from 0 to 1, not 'NaN'"),
+        ("sampling: [{ratio: 1 %}]\n", "line 1: sampling: ratio: expected a number from 0 to 1, not '1 %'"),
+        ("sampling: [{ratio: [1]}]\n", "line 1: sampling: ratio: expected one value"),
+        ("sampling: [{service: , ratio: 1}]\n", "line 1: sampling: service: expected one value"),
+        ("sampling:\n - {ratio: 1}\n - {service: '', ratio: 1}\n", "line 3: sampling: expected a glob such as"),
+        ("sampling: [{route: '', ratio: 1}]\n", "line 1: sampling: expected a glob such as"),
+        (
+            "sampling: [{service: '[', ratio: 1}]\n",
+            "line 1: sampling: expected a glob such as 'shop*' or '/health*': error",
+        ),
+        ("sampling: [{route: health, ratio: 1}]\n", "line 1: sampling: expected the glob of a path"),
+        ("sampling: [{ratio: 1, ratio: 1}]\n", "line 1: ratio: given twice"),
+        ("sampling: []\nsampling: []\n", "line 2: sampling: given twice"),
+        ("Sampling: []\n", "line 1: unknown key 'Sampling'"),
+    ] {
+        refused(&[], &[], Some(file), &format!("remora.yaml, {expected}"));
+    }
 }
 
 #[test]

@@ -11,6 +11,8 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use globset::GlobBuilder;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::trace::Percentile;
+
 /// The largest process id that Linux gives out (`PID_MAX_LIMIT` of 64-bit kernels).
 const PID_MAX: u64 = 4 << 20;
 const TRACES_PER_SECOND_MAX: u64 = 1_000_000;
@@ -164,6 +166,18 @@ pub(super) fn probability(text: &str) -> Result<f64, String> {
         Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
         _ => Err(format!("expected a number from 0 to 1, not '{text}'")),
     }
+}
+
+/// `p50` to `p99.999`.
+pub(super) fn percentile(text: &str) -> Result<Percentile, String> {
+    let thousandths = || {
+        let (whole, part) = text.strip_prefix('p').map(|number| number.split_once('.').unwrap_or((number, "0")))?;
+        let scale = 10_u64.checked_pow(3_u32.checked_sub(u32::try_from(part.len()).ok()?)?)?;
+        digits(whole)?.checked_mul(1000)?.checked_add(digits(part)? * scale)
+    };
+    thousandths()
+        .and_then(|thousandths| Percentile::new(u32::try_from(thousandths).ok()?))
+        .ok_or_else(|| format!("expected a percentile from p50 to p99.999, such as p99, not '{text}'"))
 }
 
 pub(super) fn propagate(text: &str) -> Result<Propagate, String> {

@@ -156,7 +156,7 @@ fn any_http() -> impl Strategy<Value = HttpMessage> {
         |((target, host, agent), status, sizes, headers, other)| HttpMessage {
             method: if other { Method::Other } else { Method::Post },
             method_original: other.then(|| "BREW".into()),
-            target,
+            target: target.into(),
             host,
             user_agent: agent,
             status,

@@ -7,6 +7,7 @@ pub mod context;
 pub mod http1;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
 
@@ -99,6 +100,8 @@ pub struct Begun {
     pub operation: u32,
     /// A hash of the whole target as sent: a proxy passes it on.
     pub target: u64,
+    /// The target itself.
+    pub target_text: Arc<str>,
     /// A hash of the request's own id, where a header named one.
     pub request_id: Option<u64>,
     /// Trace context that the request carried.

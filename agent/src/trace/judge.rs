@@ -1,12 +1,14 @@
 //! New traces: their ids, and whether they are exported.
 
+use std::sync::Arc;
+
 use agent_common::ids::{MonoNanos, SpanId, TraceId};
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 
 use super::place::{Link, Method, Parent, Place, Verdict};
 use crate::protocol::context::TraceContext;
-use crate::sampling::{self, ParentDecision, RateLimiter, Sampler};
+use crate::sampling::{self, Origin, ParentDecision, RateLimiter, Sampler};
 
 /// Gives out ids and decides about sampling, once per trace.
 pub(super) struct Judge {
@@ -20,10 +22,15 @@ impl Judge {
         Self { sampler, limiter, ids: rand::make_rng() }
     }
 
+    /// Whether an exchange's target is needed for a decision about its trace.
+    pub(super) const fn needs_target(&self) -> bool {
+        self.sampler.has_rules()
+    }
+
     /// A place at the root of a new trace.
-    pub(super) fn root(&mut self, at: MonoNanos) -> Place {
+    pub(super) fn root(&mut self, origin: Origin<'_>, at: MonoNanos) -> Place {
         let trace_id = self.trace_id();
-        let decision = self.sampler.decide(trace_id.0, None);
+        let decision = self.sampler.decide(trace_id.0, None, origin);
         let verdict = self.verdict(trace_id, decision.sampled, at);
         // Below 100 %, so that whoever counts spans can count back to requests.
         let threshold = decision.threshold.filter(|&threshold| verdict == Verdict::Exported && threshold > 0);
@@ -32,19 +39,25 @@ impl Judge {
     }
 
     /// The place that a message's own context gives.
-    pub(super) fn continued(&mut self, context: &TraceContext, at: MonoNanos) -> Place {
+    pub(super) fn continued(&mut self, context: &TraceContext, origin: Origin<'_>, at: MonoNanos) -> Place {
         let parent = ParentDecision {
             sampled: context.sampled,
             randomness: context.trace_state.as_deref().and_then(sampling::explicit_randomness),
         };
         let trace_id = context.trace_id;
-        let sampled = self.sampler.decide(trace_id.0, Some(parent)).sampled;
+        let decision = self.sampler.decide(trace_id.0, Some(parent), origin);
+        let state = context.trace_state.as_deref();
+        // The caller's own threshold holds only for the caller's own decision.
+        let trace_state: Option<Arc<str>> = match decision.threshold {
+            Some(threshold) => Some(sampling::with_threshold(state.unwrap_or_default(), threshold).into()),
+            None => state.map(Arc::from),
+        };
         let link = Link::certain(Method::Context);
         Place {
             trace_id,
             parent: context.span_id.map(|span_id| Parent { span_id, remote: true, link }),
-            verdict: self.verdict(trace_id, sampled, at),
-            trace_state: context.trace_state.as_deref().map(Into::into),
+            verdict: self.verdict(trace_id, decision.sampled, at),
+            trace_state: trace_state.filter(|state| !state.is_empty()),
         }
     }
 

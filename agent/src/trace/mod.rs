@@ -13,6 +13,7 @@ mod ends;
 mod habits;
 mod judge;
 mod place;
+mod slowest;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -28,11 +29,12 @@ use self::ends::{End, Ends, Key};
 use self::habits::Habits;
 use self::judge::Judge;
 pub use self::place::{Link, Method, Parent, Place, Verdict};
+pub use self::slowest::Percentile;
 pub use self::tail::{Keep, Tail};
 use crate::causality::{self, Causality, Facts, Incoming, Outgoing};
 use crate::conn::{ExchangeId, Finished};
 use crate::protocol::Begun;
-use crate::sampling::{RateLimiter, Sampler};
+use crate::sampling::{Origin, RateLimiter, Sampler};
 use crate::signal::resource::Resource;
 use crate::signal::span::{Endpoints, Kind};
 use crate::source::Opened;
@@ -84,6 +86,8 @@ struct Open {
     at: MonoNanos,
     operation: u32,
     target: u64,
+    /// Kept until the exchange is placed, when sampling may ask for it.
+    target_text: Option<Arc<str>>,
     request_id: Option<u64>,
     span_id: SpanId,
     /// What names it at its other end, while that was not met.
@@ -111,6 +115,10 @@ struct Ending {
 }
 
 impl Open {
+    fn origin(&self) -> Origin<'_> {
+        Origin { service: &self.resource.service_name, target: self.target_text.as_deref() }
+    }
+
     const fn ending(&self) -> Ending {
         Ending { kind: self.kind, tgid: self.tgid, told: self.told, target: self.target }
     }
@@ -203,6 +211,7 @@ impl Traces {
             at: request.at,
             operation,
             target: request.target,
+            target_text: self.judge.needs_target().then(|| Arc::clone(&request.target_text)),
             request_id: request.request_id,
             span_id: self.judge.span_id(),
             key: endpoints.map(|endpoints| Key::of(kind, request, endpoints)),
@@ -218,7 +227,8 @@ impl Traces {
         let alone = self.enter(id, open, out);
         match (&request.context, kind, met) {
             (Some(context), ..) => {
-                let place = self.judge.continued(context, request.at);
+                let origin = Origin { service: &resource.service_name, target: Some(&request.target_text) };
+                let place = self.judge.continued(context, origin, request.at);
                 self.settle(id, place, out);
             }
             (None, Kind::Server, Some(client)) => self.join(id, client.id, Link::certain(Method::Socket), out),
@@ -252,6 +262,7 @@ impl Traces {
             at: connection.opened_at.unwrap_or(end),
             operation: connection.endpoints.peer.port().into(),
             target: 0,
+            target_text: None,
             request_id: None,
             span_id: self.judge.span_id(),
             key: None,
@@ -344,9 +355,10 @@ impl Traces {
         let end = exchange.end;
         let Some(open) = self.open.get_mut(&id).filter(|open| !open.over) else {
             self.stats.untracked += 1;
+            let origin = Origin { service: &resource.service_name, target: Some(&exchange.http.target) };
             let place = match &exchange.http.context {
-                Some(context) => self.judge.continued(context, end),
-                None => self.judge.root(end),
+                Some(context) => self.judge.continued(context, origin, end),
+                None => self.judge.root(origin, end),
             };
             self.count(&place);
             let span_id = self.judge.span_id();
@@ -459,8 +471,8 @@ impl Traces {
 
     /// Places an exchange at the root of a new trace, if it has no place.
     fn uproot(&mut self, id: ExchangeId, out: &mut Vec<Placed>) {
-        let Some(at) = self.open.get(&id).filter(|open| open.place.is_none()).map(|open| open.at) else { return };
-        let place = self.judge.root(at);
+        let Some(open) = self.open.get(&id).filter(|open| open.place.is_none()) else { return };
+        let place = self.judge.root(open.origin(), open.at);
         self.settle(id, place, out);
     }
 
@@ -473,6 +485,7 @@ impl Traces {
             let children = std::mem::take(&mut open.waiting);
             more.extend(children.into_iter().map(|(child, link)| (child, place.child(open.span_id, link))));
             open.place = Some(place.clone());
+            open.target_text = None;
             let finished = open.finished.take();
             let (span_id, resource) = (open.span_id, Arc::clone(&open.resource));
             self.count(&place);
@@ -510,18 +523,17 @@ impl Traces {
     }
 
     /// Places what waits for this one, and this one if it has finished: it will not be heard of again.
-    fn give_up(&mut self, open: Open, out: &mut Vec<Placed>) {
-        let Open { at, span_id, place, waiting, resource, finished, .. } = open;
-        if finished.is_none() && waiting.is_empty() {
+    fn give_up(&mut self, mut open: Open, out: &mut Vec<Placed>) {
+        if open.finished.is_none() && open.waiting.is_empty() {
             return;
         }
-        let place = place.unwrap_or_else(|| self.judge.root(at));
-        if let Some(subject) = finished {
-            self.count(&place);
-            out.push(Placed { subject, resource, span_id, place: place.clone() });
+        let place = open.place.take().unwrap_or_else(|| self.judge.root(open.origin(), open.at));
+        for (child, link) in std::mem::take(&mut open.waiting) {
+            self.settle(child, place.child(open.span_id, link), out);
         }
-        for (child, link) in waiting {
-            self.settle(child, place.child(span_id, link), out);
+        if let Open { span_id, resource, finished: Some(subject), .. } = open {
+            self.count(&place);
+            out.push(Placed { subject, resource, span_id, place });
         }
     }
 

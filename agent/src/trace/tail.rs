@@ -1,11 +1,12 @@
 //! Tail sampling on this host: spans that the head sampler left out are kept for a while, and exported after all when
-//! their trace turns out to have an error or to be slow.
+//! their trace turns out to have an error or to be slow, by a fixed time or beside others of its route.
 
 use std::collections::VecDeque;
 
 use agent_common::ids::{MonoNanos, TraceId};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::slowest::{Percentile, Slowest};
 use crate::signal::span::{SAMPLED, Span, Status};
 
 /// Which traces are exported although the head sampler left them out.
@@ -15,13 +16,15 @@ pub struct Keep {
     pub errors: bool,
     /// Those with a span that took at least so long, in nanoseconds.
     pub slower_than: Option<u64>,
+    /// Those with a server span slower than this percentile of its service, route and method.
+    pub slowest: Option<Percentile>,
 }
 
 impl Keep {
     /// Whether there is anything to look for.
     #[must_use]
     pub const fn is_on(self) -> bool {
-        self.errors || self.slower_than.is_some()
+        self.errors || self.slower_than.is_some() || self.slowest.is_some()
     }
 
     fn wants(self, span: &Span) -> bool {
@@ -41,6 +44,7 @@ const MOST_CHOSEN: usize = 64 * 1024;
 #[derive(Default)]
 pub struct Tail {
     keep: Keep,
+    slowest: Option<Slowest>,
     /// In the order in which they came; a taken span leaves a hole.
     waiting: VecDeque<Option<(MonoNanos, Span)>>,
     /// The number of the first of `waiting`, counted since the start.
@@ -56,7 +60,13 @@ pub struct Tail {
 impl Tail {
     #[must_use]
     pub fn new(keep: Keep) -> Self {
-        Self { keep, ..Self::default() }
+        Self { keep, slowest: keep.slowest.map(Slowest::new), ..Self::default() }
+    }
+
+    /// Server spans that no percentile could be learnt from, for want of room. Monotonic.
+    #[must_use]
+    pub fn slowest_overflows(&self) -> u64 {
+        self.slowest.as_ref().map_or(0, |slowest| slowest.overflows)
     }
 
     #[must_use]
@@ -64,12 +74,16 @@ impl Tail {
         self.keep.is_on()
     }
 
-    /// Takes a span that was left out. To `out` goes what is to be exported now: it and the others of its trace, or
-    /// nothing yet.
-    pub fn offer(&mut self, span: Span, now: MonoNanos, out: &mut Vec<Span>) {
+    /// Takes a span. To `out` goes what is to be exported now: a sampled one as it is; of what was left out it and the
+    /// others of its trace, or nothing yet.
+    pub fn take(&mut self, span: Span, now: MonoNanos, out: &mut Vec<Span>) {
+        let slow = self.slowest.as_mut().is_some_and(|slowest| slowest.observe(&span, now));
+        if span.flags & SAMPLED != 0 {
+            return out.push(span);
+        }
         self.expire(now);
         let trace_id = span.trace_id;
-        if self.keep.wants(&span) && self.chosen.insert(trace_id) {
+        if (slow || self.keep.wants(&span)) && self.chosen.insert(trace_id) {
             self.chosen_at.push_back((now, trace_id));
             for number in self.of_trace.remove(&trace_id).unwrap_or_default() {
                 let index = usize::try_from(number.wrapping_sub(self.first)).unwrap_or(usize::MAX);
@@ -135,13 +149,13 @@ mod tests {
 
     #[test]
     fn an_error_brings_its_whole_trace() {
-        let mut tail = Tail::new(Keep { errors: true, slower_than: None });
+        let mut tail = Tail::new(Keep { errors: true, ..Keep::default() });
         let mut out = Vec::new();
-        tail.offer(left_out(1, 1, MS, false), MonoNanos(1), &mut out);
-        tail.offer(left_out(2, 2, MS, false), MonoNanos(2), &mut out);
+        tail.take(left_out(1, 1, MS, false), MonoNanos(1), &mut out);
+        tail.take(left_out(2, 2, MS, false), MonoNanos(2), &mut out);
         assert!(out.is_empty());
-        tail.offer(left_out(3, 1, MS, true), MonoNanos(3), &mut out);
-        tail.offer(left_out(4, 1, MS, false), MonoNanos(4), &mut out);
+        tail.take(left_out(3, 1, MS, true), MonoNanos(3), &mut out);
+        tail.take(left_out(4, 1, MS, false), MonoNanos(4), &mut out);
         assert_eq!(ids(&out), [1, 3, 4]);
         assert!(out.iter().all(|span| span.flags & SAMPLED != 0));
         assert_eq!(tail.kept, 3);
@@ -149,23 +163,42 @@ mod tests {
 
     #[test]
     fn a_slow_span_brings_its_trace() {
-        let mut tail = Tail::new(Keep { errors: false, slower_than: Some(100 * MS) });
+        let mut tail = Tail::new(Keep { slower_than: Some(100 * MS), ..Keep::default() });
         let mut out = Vec::new();
-        tail.offer(left_out(1, 1, 99 * MS, true), MonoNanos(1), &mut out);
+        tail.take(left_out(1, 1, 99 * MS, true), MonoNanos(1), &mut out);
         assert!(out.is_empty());
-        tail.offer(left_out(2, 1, 100 * MS, false), MonoNanos(2), &mut out);
+        tail.take(left_out(2, 1, 100 * MS, false), MonoNanos(2), &mut out);
         assert_eq!(ids(&out), [1, 2]);
     }
 
     #[test]
-    fn spans_wait_for_a_while_and_not_too_many() {
-        let mut tail = Tail::new(Keep { errors: true, slower_than: None });
+    fn the_slowest_of_a_route_bring_their_traces() {
+        let mut tail = Tail::new(Keep { slowest: Percentile::new(90_000), ..Keep::default() });
         let mut out = Vec::new();
-        tail.offer(left_out(1, 1, MS, false), MonoNanos(1), &mut out);
-        tail.offer(left_out(2, 1, MS, true), MonoNanos(WINDOW + 2), &mut out);
+        // Learnt from sampled ones too, which are exported as they are.
+        for id in 0..100 {
+            let span = if id < 50 { left_out(id, 1, MS, false) } else { sample::span(id).at(1, MS).build() };
+            tail.take(span, MonoNanos(2_000 * MS), &mut out);
+        }
+        assert_eq!((out.len(), tail.kept), (50, 0));
+        out.clear();
+        let now = MonoNanos(4_000 * MS);
+        tail.take(left_out(200, 2, MS, false), now, &mut out);
+        tail.take(left_out(201, 3, MS, false), now, &mut out);
+        assert!(out.is_empty());
+        tail.take(left_out(202, 2, 2 * MS, false), now, &mut out);
+        assert_eq!((ids(&out), tail.kept), (vec![200, 202], 2));
+    }
+
+    #[test]
+    fn spans_wait_for_a_while_and_not_too_many() {
+        let mut tail = Tail::new(Keep { errors: true, ..Keep::default() });
+        let mut out = Vec::new();
+        tail.take(left_out(1, 1, MS, false), MonoNanos(1), &mut out);
+        tail.take(left_out(2, 1, MS, true), MonoNanos(WINDOW + 2), &mut out);
         assert_eq!(ids(&out), [2], "the first was given up");
         for id in 0..3 * MOST as u64 {
-            tail.offer(left_out(id, 9, MS, false), MonoNanos(WINDOW + 3), &mut out);
+            tail.take(left_out(id, 9, MS, false), MonoNanos(WINDOW + 3), &mut out);
         }
         assert!(tail.waiting.len() <= MOST);
         assert_eq!(tail.of_trace.values().map(Vec::len).sum::<usize>(), tail.waiting.len());

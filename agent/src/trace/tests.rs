@@ -1,11 +1,14 @@
 //! Traces put together from made-up exchanges.
 
+mod sampling;
+
 use agent_common::ids::{ConnId, Seq, Tid};
 use rustc_hash::FxHashSet;
 
 use super::*;
 use crate::listen::sample;
 use crate::protocol::context::{Format, TraceContext};
+use crate::protocol::http1::HttpMessage;
 use crate::protocol::{Exchange, Thread};
 use crate::signal::span::{Detail, TraceId};
 
@@ -20,6 +23,9 @@ struct Bench {
     begun: FxHashMap<u64, (Begun, Option<Endpoints>)>,
     /// Of the requests that begin.
     target: u64,
+    target_text: Arc<str>,
+    service: &'static str,
+    operation: u32,
 }
 
 impl Bench {
@@ -33,6 +39,9 @@ impl Bench {
             out: Vec::new(),
             begun: FxHashMap::default(),
             target: 1,
+            target_text: "/".into(),
+            service: "shop",
+            operation: 1,
         }
     }
 
@@ -62,21 +71,27 @@ impl Bench {
             thread: Thread { tgid: Tgid(tgid), tid: Tid(tgid) },
             at: MonoNanos(at),
             position: Seq(position),
-            operation: 1,
+            operation: self.operation,
             target: self.target,
+            target_text: Arc::clone(&self.target_text),
             request_id: None,
             context,
         };
         let id = ExchangeId::new(ConnId(conn), 1);
-        self.traces.begin(id, &begun, Some(endpoints), &sample::resource("shop"), &mut self.out);
+        self.traces.begin(id, &begun, Some(endpoints), &sample::resource(self.service), &mut self.out);
         self.begun.insert(conn, (begun, Some(endpoints)));
     }
 
     fn finish(&mut self, conn: u64, end: u64) {
+        self.finish_as(conn, end, |_| ());
+    }
+
+    fn finish_as(&mut self, conn: u64, end: u64, change: impl FnOnce(&mut HttpMessage)) {
         let (begun, endpoints) = self.begun[&conn].clone();
         let Detail::Http(detail) = sample::span(1).build().detail else { panic!("an exchange") };
         let mut http = detail.exchange.http;
         http.context = begun.context;
+        change(&mut http);
         let exchange = Exchange {
             number: begun.number,
             position: begun.position,
@@ -91,7 +106,7 @@ impl Bench {
             ..*detail.exchange
         };
         let finished = Finished { conn: ConnId(conn), exchange: Box::new(exchange), endpoints };
-        self.traces.finish(finished, sample::resource("shop"), &mut self.out);
+        self.traces.finish(finished, sample::resource(self.service), &mut self.out);
     }
 
     fn poll(&mut self, now: u64) {

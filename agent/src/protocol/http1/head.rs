@@ -5,6 +5,7 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use super::Config;
 use super::body::Framing;
@@ -81,7 +82,7 @@ fn request_by_lines(head: &[u8], config: &Config) -> Option<RequestHead> {
     let block = unfold(block);
     let mut fields = RequestFields::new(config);
     for_each_field(&block, |name, value| fields.add(name, value));
-    Some(fields.finish(std::str::from_utf8(method).ok()?, text(target.trim_ascii()), minor))
+    Some(fields.finish(std::str::from_utf8(method).ok()?, text(target.trim_ascii()).into(), minor))
 }
 
 /// Reads a complete head, from the version to the empty line. `None` when it is no HTTP/1.x response.
@@ -265,7 +266,7 @@ impl<'a, 'c> RequestFields<'a, 'c> {
         self.capture.add(name, value);
     }
 
-    fn finish(self, method: &str, target: Box<str>, minor: u8) -> RequestHead {
+    fn finish(self, method: &str, target: Arc<str>, minor: u8) -> RequestHead {
         let known = Method::from_token(method);
         RequestHead {
             framing: self.framing.finish(Kind::Request),

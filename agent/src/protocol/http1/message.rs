@@ -1,5 +1,7 @@
 //! What an HTTP/1.x exchange tells, as far as it was seen.
 
+use std::sync::Arc;
+
 use crate::protocol::context::TraceContext;
 
 /// The request methods that HTTP's semantic conventions know (RFC 9110, section 9; RFC 5789; RFC 10008 for QUERY).
@@ -35,7 +37,8 @@ pub struct HttpMessage {
     /// The method as sent, when it is [`Method::Other`].
     pub method_original: Option<Box<str>>,
     /// The request target as sent: origin, absolute, authority or asterisk form (RFC 9112, section 3.2).
-    pub target: Box<str>,
+    /// Shared with [`crate::protocol::Begun`].
+    pub target: Arc<str>,
     pub version: Version,
     /// `Host`, as sent.
     pub host: Option<Box<str>>,

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher as _};
+use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq};
 
@@ -205,6 +206,7 @@ impl Pairing {
             position: begun.position,
             operation: operation(&head.message),
             target: target(&head.message),
+            target_text: Arc::clone(&head.message.target),
             request_id: head.message.request_id,
             context: head.message.context.clone(),
         }));

@@ -46,6 +46,8 @@ pub struct Own {
     /// Data points of metrics delivered and not delivered by OTLP; `None` without such an export.
     pub metric_points: Option<Points>,
     pub queues: Vec<Queue>,
+    /// [`crate::trace::Tail::slowest_overflows`].
+    pub slowest_overflow: u64,
     /// [`crate::signal::route::Routes::overflows`].
     pub route_overflow: u64,
     pub registry: RegistryStats,
@@ -136,6 +138,10 @@ const QUEUE_LENGTH: Family = gauge("remora_queue_length", "Entries waiting in a 
 const QUEUE_CAPACITY: Family = gauge("remora_queue_capacity", "Entries that a queue can hold.");
 const ROUTE_OVERFLOW: Family =
     counter("remora_route_overflow", "Requests without a route since their service has too many.");
+const SLOWEST_OVERFLOW: Family = counter(
+    "remora_slowest_overflow",
+    "Requests that could not be among the slowest of their route since there are too many routes.",
+);
 const SERIES: Family = gauge("remora_series", "Sets of attributes that HTTP metrics are kept for.");
 const SERIES_OVERFLOW: Family =
     counter("remora_series_overflow", "Exchanges counted without their attributes since there are too many series.");
@@ -194,6 +200,7 @@ impl Own {
         to.list(&QUEUE_LENGTH, self.queues.iter().map(|queue| ([("queue", queue.name)], queue.length)))?;
         to.list(&QUEUE_CAPACITY, self.queues.iter().map(|queue| ([("queue", queue.name)], queue.capacity)))?;
         to.one(&ROUTE_OVERFLOW, self.route_overflow)?;
+        to.one(&SLOWEST_OVERFLOW, self.slowest_overflow)?;
         to.one(&SERIES, self.registry.series)?;
         to.one(&SERIES_OVERFLOW, self.registry.series_overflow)?;
         to.one(&SERVER_OVERFLOW, self.registry.server_overflow)?;
