@@ -199,7 +199,7 @@ fn engine(
     let selection = &config.selection;
     let filter = Filter::new(&selection.exe, &selection.pids, &selection.exclude_exe)?;
     let limiter = config.max_traces_per_second.map(RateLimiter::new);
-    let traces = Traces::new(config.sampler.clone(), limiter, config.causality);
+    let traces = Traces::new(config.sampler.clone(), limiter, config.causality, config.sdk_spans);
     let tracer = Tracer::new(Routes::new(route::Limits::default()));
     let registry = Registry::new(metrics::Limits::default(), tracer.clock.unix(probe::sys::monotonic()));
     let common = Common::detect(config::variable("OTEL_RESOURCE_ATTRIBUTES").as_deref());

@@ -115,6 +115,8 @@ impl Observer {
             trace_losses: vec![("untracked", traces.untracked), ("evicted", traces.evicted), ("late", traces.late)],
             traces_open: traces.open,
             spans_sampled_out: tracer.sampled_out - engine.tail.kept + tracer.rate_limited,
+            spans_left_out: vec![("sdk", tracer.left_out)],
+            sdk_processes: traces.sdks,
             spans_exported: books.iter().map(|(name, books)| (*name, books.exported)).collect(),
             spans_dropped: books.iter().flat_map(|(name, books)| dropped(name, books)).collect(),
             metric_points: self.points.get().map(|points| {
@@ -153,6 +155,9 @@ impl Observer {
             tracer.spans + engine.tail.kept,
             tracer.sampled_out - engine.tail.kept + tracer.rate_limited
         );
+        if tracer.left_out > 0 {
+            eprintln!("remora: {} spans left out: their processes make their own (--sdk-spans)", tracer.left_out);
+        }
         for (name, books) in books {
             eprintln!("remora: {name}: {} spans exported, {} dropped", books.exported, books.dropped_total());
             for reason in DropReason::ALL.into_iter().filter(|reason| books.dropped(*reason) > 0) {

@@ -151,6 +151,7 @@ impl Engine {
             LifecycleRecord::SentAll(_) | LifecycleRecord::Closed(_) => closings.push(record),
             LifecycleRecord::Exec { tgid, comm, filename, .. } => {
                 self.processes.executed(tgid, &comm, &filename);
+                self.traces.executed(tgid);
             }
             LifecycleRecord::Exit { tgid, at } => {
                 self.processes.exited(tgid, at);

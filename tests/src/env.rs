@@ -62,6 +62,9 @@ pub fn missing(what: &[&str]) -> Option<String> {
             .or_else(|| absent(&built("price"), "the Go fixtures"))
             .or_else(|| absent(&workspace().join("target/fixtures/java/Stock.class"), "the Java fixture"))
             .or_else(|| missing(&["nginx", "node", "java"])),
+        "sdk" => absent(&venv("opentelemetry-instrument"), "OpenTelemetry's Python packages")
+            .or_else(|| absent(&fixture("node/node_modules/@opentelemetry/sdk-node"), "OpenTelemetry's Node packages"))
+            .or_else(|| missing(&["node"])),
         "python" => absent(&python(), "Python"),
         program => which(program).is_none().then(|| format!("{program} is not installed")),
     })

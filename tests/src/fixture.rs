@@ -33,6 +33,12 @@ impl Language {
     }
 }
 
+/// The program `name` of the fixtures of `language`.
+#[must_use]
+pub fn program(language: Language, name: &str) -> Command {
+    language.command(name)
+}
+
 fn with(interpreter: &Path, script: &Path) -> Command {
     let mut command = Command::new(interpreter);
     command.arg(script).env("PYTHONDONTWRITEBYTECODE", "1");

@@ -11,6 +11,7 @@ pub mod curl;
 pub mod env;
 pub mod expect;
 pub mod fixture;
+pub mod hop;
 pub mod http;
 pub mod load;
 pub mod mesh;
@@ -37,7 +38,7 @@ macro_rules! skip {
 }
 
 /// Skips the test unless all named prerequisites are there: `root`, `venv`, `go` (the built fixtures),
-/// `mesh` (all of its services), or a program's name.
+/// `mesh` (all of its services), `sdk` (OpenTelemetry's packages of Python and Node), or a program's name.
 #[macro_export]
 macro_rules! needs {
     ($($what:literal),+ $(,)?) => {

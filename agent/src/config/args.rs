@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Parser};
 use tracing_subscriber::filter::Targets;
 
 use super::value::{self, Listen, Propagate, SpansTo};
-use crate::trace::Percentile;
+use crate::trace::{Percentile, SdkSpans};
 
 const AFTER_HELP: &str = "\
 Each flag has a variable (--segment-ring: REMORA_SEGMENT_RING; lists are separated by commas) and the same name in the
@@ -138,6 +138,9 @@ pub(super) struct Settings {
     /// Decide about a parent at the latest so long after the call returned, 10ms to 30s [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = value::hold_back, help_heading = "Traces")]
     pub(super) link_hold_back: Option<Duration>,
+    /// Spans of requests that a process makes spans of itself, with an SDK of OpenTelemetry: leave-out or keep [default: leave-out]
+    #[arg(long, value_name = "WHAT", value_parser = value::sdk_spans, help_heading = "Traces")]
+    pub(super) sdk_spans: Option<SdkSpans>,
 
     /// Write trace context into traffic; this version knows only 'off' [default: off]
     #[arg(long, value_name = "HOW", value_parser = value::propagate, help_heading = "Advanced")]
@@ -190,6 +193,7 @@ impl Settings {
             request_id_header: list(self.request_id_header, other.request_id_header, both),
             link_floor: self.link_floor.or(other.link_floor),
             link_hold_back: self.link_hold_back.or(other.link_hold_back),
+            sdk_spans: self.sdk_spans.or(other.sdk_spans),
             propagate: self.propagate.or(other.propagate),
             segment_ring: self.segment_ring.or(other.segment_ring),
         }

@@ -32,7 +32,7 @@ pub use self::error::UsageError;
 pub use self::value::{Listen, Propagate, SpansTo};
 use crate::causality;
 use crate::sampling::Sampler;
-use crate::trace::Keep;
+use crate::trace::{Keep, SdkSpans};
 
 /// The exit status of a wrong command line, variable or file.
 pub const USAGE_STATUS: u8 = 2;
@@ -70,6 +70,8 @@ pub struct Config {
     pub keep: Keep,
     /// Bounds and thresholds of what decides within a process.
     pub causality: causality::Settings,
+    /// What becomes of spans of processes that make their own.
+    pub sdk_spans: SdkSpans,
     /// Lower-case names of request header fields whose value is the same in all requests of a trace.
     pub request_id_headers: Vec<String>,
     /// Lower-case names of request header fields that become span attributes.
@@ -204,6 +206,7 @@ impl Config {
                 hold_back: settings.link_hold_back.map_or(defaults.hold_back, nanos),
                 ..defaults
             },
+            sdk_spans: settings.sdk_spans.unwrap_or_default(),
             request_id_headers: if settings.request_id_header.is_empty() {
                 REQUEST_ID_HEADERS.map(str::to_owned).to_vec()
             } else {

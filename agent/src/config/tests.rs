@@ -2,7 +2,7 @@ use std::io::Write as _;
 
 use super::*;
 use crate::sampling::Origin;
-use crate::trace::Percentile;
+use crate::trace::{Percentile, SdkSpans};
 
 /// The outcome of a command line with these variables and this file (named `remora.yaml` in messages).
 fn outcome(flags: &[&str], variables: &[(&str, &str)], file: Option<&str>) -> Result<Command, Stop> {
@@ -81,6 +81,7 @@ fn defaults() {
     );
     assert_eq!((config.propagate, config.sampler), (Propagate::Off, Sampler::default()));
     assert_eq!(config.max_traces_per_second, None);
+    assert_eq!((config.keep, config.sdk_spans), (Keep::default(), SdkSpans::LeaveOut));
     assert!(config.capture_request_headers.is_empty() && config.capture_response_headers.is_empty());
     assert_eq!(config.segment_ring, 8 << 20);
     assert_eq!(config.log.to_string(), "info");
@@ -129,7 +130,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
 /// Everything that can be set has a variable and a key; a flag without one would fail here.
 #[test]
 fn all_settings_by_variable_and_by_key() {
-    let settings: [(&str, &str); 20] = [
+    let settings: [(&str, &str); 21] = [
         ("exe", "nginx"),
         ("pid", "12"),
         ("port", "80"),
@@ -148,6 +149,7 @@ fn all_settings_by_variable_and_by_key() {
         ("request-id-header", "Correlation"),
         ("link-floor", "0.75"),
         ("link-hold-back", "2s"),
+        ("sdk-spans", "keep"),
         ("propagate", "off"),
         ("segment-ring", "65536"),
     ];
@@ -199,6 +201,7 @@ fn all_settings_by_variable_and_by_key() {
         assert_eq!(config.request_id_headers, ["correlation"]);
         assert!((config.causality.floor - 0.75).abs() < f64::EPSILON);
         assert_eq!(config.causality.hold_back, 2_000_000_000);
+        assert_eq!(config.sdk_spans, SdkSpans::Keep);
         assert_eq!(config.segment_ring, 64 << 10);
     }
 }
@@ -301,6 +304,7 @@ fn bad_flags() {
         (&["--keep-slowest", "p99."], "--keep-slowest: expected a percentile"),
         (&["--keep-slowest", "p+99"], "--keep-slowest: expected a percentile"),
         (&["--keep-slowest", "p99999999999999999999"], "--keep-slowest: expected a percentile"),
+        (&["--sdk-spans", "off"], "--sdk-spans: expected leave-out or keep, not 'off'"),
         (&["--log", "verbose"], "--log: expected off, error, warn, info, debug or trace"),
         (&["--log", "3"], "--log: expected off"),
         (&["--log", "info,"], "--log: expected off"),

@@ -11,7 +11,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use globset::GlobBuilder;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use crate::trace::Percentile;
+use crate::trace::{Percentile, SdkSpans};
 
 /// The largest process id that Linux gives out (`PID_MAX_LIMIT` of 64-bit kernels).
 const PID_MAX: u64 = 4 << 20;
@@ -178,6 +178,14 @@ pub(super) fn percentile(text: &str) -> Result<Percentile, String> {
     thousandths()
         .and_then(|thousandths| Percentile::new(u32::try_from(thousandths).ok()?))
         .ok_or_else(|| format!("expected a percentile from p50 to p99.999, such as p99, not '{text}'"))
+}
+
+pub(super) fn sdk_spans(text: &str) -> Result<SdkSpans, String> {
+    match text {
+        "leave-out" => Ok(SdkSpans::LeaveOut),
+        "keep" => Ok(SdkSpans::Keep),
+        _ => Err(format!("expected leave-out or keep, not '{text}'")),
+    }
 }
 
 pub(super) fn propagate(text: &str) -> Result<Propagate, String> {

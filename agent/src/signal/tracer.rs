@@ -43,6 +43,8 @@ pub struct Stats {
     pub sampled_out: u64,
     /// By `--max-traces-per-second`.
     pub rate_limited: u64,
+    /// Of processes that make their own.
+    pub left_out: u64,
 }
 
 impl Tracer {
@@ -59,9 +61,9 @@ impl Tracer {
     /// Measures what has finished; its span, when its trace is exported. With [`Self::all`], also of a trace that the
     /// head sampler left out, without the sampled flag.
     pub fn span(&mut self, placed: Placed, registry: &mut Registry) -> Option<Span> {
-        let Placed { subject, resource, span_id, place } = placed;
+        let Placed { subject, resource, span_id, place, left_out } = placed;
         match subject {
-            Subject::Exchange(finished) => self.exchange(finished, resource, span_id, place, registry),
+            Subject::Exchange(finished) => self.exchange(finished, resource, span_id, place, left_out, registry),
             Subject::Connect { connection, errno } => self.connect_failed(&connection, errno, resource, span_id, place),
         }
     }
@@ -72,6 +74,7 @@ impl Tracer {
         resource: Arc<Resource>,
         span_id: SpanId,
         place: Place,
+        left_out: bool,
         registry: &mut Registry,
     ) -> Option<Span> {
         let Finished { exchange, endpoints, .. } = finished;
@@ -86,7 +89,7 @@ impl Tracer {
         let (path, _) = http::path_and_query(&exchange.http.target);
         let route = path.and_then(|path| self.routes.route(&resource, kind, path, exchange.http.status));
         let (start, end) = (self.clock.unix(exchange.start), self.clock.unix(exchange.end));
-        let exported = self.count(place.verdict);
+        let exported = self.count(place.verdict, left_out);
         let http = &exchange.http;
         let server = match kind {
             Kind::Client => self.servers.get(http, endpoints),
@@ -107,7 +110,7 @@ impl Tracer {
             at: end,
             exemplar: exported.then_some((place.trace_id, span_id)),
         });
-        (exported || self.makes(place.verdict)).then(|| {
+        (exported || (!left_out && self.makes(place.verdict))).then(|| {
             let name = http::span_name(&exchange.http, route.as_deref());
             let status = http::status(kind, &exchange);
             let detail = Detail::Http(HttpDetail { exchange, endpoints, route });
@@ -124,7 +127,7 @@ impl Tracer {
         place: Place,
     ) -> Option<Span> {
         self.stats.failed_connections += 1;
-        (self.count(place.verdict) || self.makes(place.verdict)).then(|| {
+        (self.count(place.verdict, false) || self.makes(place.verdict)).then(|| {
             let start = self.clock.unix(connection.opened_at.unwrap_or(connection.at));
             let end = self.clock.unix(connection.at);
             let detail =
@@ -138,7 +141,11 @@ impl Tracer {
     }
 
     /// Counts what became of a span; whether it is exported.
-    fn count(&mut self, verdict: Verdict) -> bool {
+    fn count(&mut self, verdict: Verdict, left_out: bool) -> bool {
+        if left_out {
+            self.stats.left_out += 1;
+            return false;
+        }
         match verdict {
             Verdict::Exported => self.stats.spans += 1,
             Verdict::SampledOut => self.stats.sampled_out += 1,

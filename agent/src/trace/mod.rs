@@ -13,6 +13,7 @@ mod ends;
 mod habits;
 mod judge;
 mod place;
+mod sdk;
 mod slowest;
 mod tail;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use self::ends::{End, Ends, Key};
 use self::habits::Habits;
 use self::judge::Judge;
 pub use self::place::{Link, Method, Parent, Place, Verdict};
+pub use self::sdk::SdkSpans;
+use self::sdk::{Beginning, Sdks};
 pub use self::slowest::Percentile;
 pub use self::tail::{Keep, Tail};
 use crate::causality::{self, Causality, Facts, Incoming, Outgoing};
@@ -76,6 +79,8 @@ pub struct Placed {
     pub resource: Arc<Resource>,
     pub span_id: SpanId,
     pub place: Place,
+    /// It gets no span: its process makes one of its own.
+    pub left_out: bool,
 }
 
 /// An exchange that has begun, and stays until nobody can ask for it any more.
@@ -93,6 +98,11 @@ struct Open {
     /// What names it at its other end, while that was not met.
     key: Option<Key>,
     place: Option<Place>,
+    /// Where it stands by its own context, while its client may say better.
+    by_context: Option<Box<Place>>,
+    /// It passes on the context of the request that caused it.
+    passes_on: bool,
+    left_out: bool,
     /// What gets its place from this one's.
     waiting: Vec<(ExchangeId, Link)>,
     resource: Arc<Resource>,
@@ -115,6 +125,11 @@ struct Ending {
 }
 
 impl Open {
+    /// The place of what this one, itself at `place`, has caused.
+    fn cause(&self, place: &Place, link: Link) -> Place {
+        if self.left_out { place.heir(link) } else { place.child(self.span_id, link) }
+    }
+
     fn origin(&self) -> Origin<'_> {
         Origin { service: &self.resource.service_name, target: self.target_text.as_deref() }
     }
@@ -124,7 +139,7 @@ impl Open {
     }
 }
 
-/// What the traces counted. Monotonic, but for the last two.
+/// What the traces counted. Monotonic, but for the last three.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
     /// Spans with a parent, in the order of [`Method::ALL`].
@@ -139,6 +154,8 @@ pub struct Stats {
     pub late: u64,
     pub open: u64,
     pub ends: u64,
+    /// Processes known to make spans of their own.
+    pub sdks: u64,
 }
 
 /// All traces that are being put together. One owner.
@@ -149,6 +166,7 @@ pub struct Traces {
     open: FxHashMap<ExchangeId, Open>,
     ends: Ends,
     causality: Causality,
+    sdks: Sdks,
     habits: FxHashMap<Tgid, Habits>,
     /// Open requests of processes that call, by what they ask for.
     targets: FxHashMap<(Tgid, u64), u32>,
@@ -164,13 +182,19 @@ pub struct Traces {
 
 impl Traces {
     #[must_use]
-    pub fn new(sampler: Sampler, limiter: Option<RateLimiter>, settings: causality::Settings) -> Self {
+    pub fn new(
+        sampler: Sampler,
+        limiter: Option<RateLimiter>,
+        settings: causality::Settings,
+        sdk_spans: SdkSpans,
+    ) -> Self {
         Self {
             judge: Judge::new(sampler, limiter),
             linger: settings.hold_back + LINGER,
             open: FxHashMap::default(),
             ends: Ends::default(),
             causality: Causality::new(settings),
+            sdks: Sdks::new(sdk_spans),
             habits: FxHashMap::default(),
             targets: FxHashMap::default(),
             lonely: VecDeque::new(),
@@ -183,7 +207,8 @@ impl Traces {
 
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { open: self.open.len() as u64, ends: self.ends.len() as u64, ..self.stats }
+        let (open, ends) = (self.open.len() as u64, self.ends.len() as u64);
+        Stats { open, ends, sdks: self.sdks.known(), ..self.stats }
     }
 
     /// A request of a traced process has begun. What gets its place by that and has finished already goes to `out`.
@@ -204,6 +229,15 @@ impl Traces {
             Some(ends) if kind == Kind::Client => request.operation ^ u32::from(ends.peer.port()) << 16,
             _ => request.operation,
         };
+        let beginning = Beginning {
+            id,
+            kind,
+            tgid: request.thread.tgid,
+            at: request.at,
+            target: &request.target_text,
+            context: request.context.as_ref(),
+        };
+        let told = self.sdks.begun(&beginning, |id| self.open.get(&id).is_some_and(|open| !open.over));
         let open = Open {
             kind,
             tgid: request.thread.tgid,
@@ -216,6 +250,9 @@ impl Traces {
             span_id: self.judge.span_id(),
             key: endpoints.map(|endpoints| Key::of(kind, request, endpoints)),
             place: None,
+            by_context: None,
+            passes_on: told.cause.is_some(),
+            left_out: told.left_out,
             waiting: Vec::new(),
             resource: Arc::clone(resource),
             finished: None,
@@ -229,7 +266,20 @@ impl Traces {
             (Some(context), ..) => {
                 let origin = Origin { service: &resource.service_name, target: Some(&request.target_text) };
                 let place = self.judge.continued(context, origin, request.at);
-                self.settle(id, place, out);
+                let passed_on = met.is_some_and(|client| self.open.get(&client.id).is_some_and(|open| open.passes_on));
+                match (kind, told.cause, met) {
+                    (Kind::Client, Some(cause), _) => self.join(id, cause, Link::certain(Method::Context), out),
+                    (Kind::Server, _, Some(client)) if passed_on => {
+                        self.join(id, client.id, Link::certain(Method::Socket), out);
+                    }
+                    (Kind::Server, _, None) if self.sdks.passing && endpoints.is_some() => {
+                        if let Some(open) = self.open.get_mut(&id) {
+                            open.by_context = Some(Box::new(place));
+                        }
+                        self.lonely.push_back((request.at, id));
+                    }
+                    _ => self.settle(id, place, out),
+                }
             }
             (None, Kind::Server, Some(client)) => self.join(id, client.id, Link::certain(Method::Socket), out),
             // Where its connection's ends are not known, the other one cannot be met.
@@ -245,6 +295,10 @@ impl Traces {
                 }
             }
             if kind == Kind::Client {
+                // A context of its own says more than the socket, unless the client only passed it on.
+                if told.cause.is_none() && self.open.get(&other.id).is_some_and(|open| open.by_context.is_some()) {
+                    self.uproot(other.id, out);
+                }
                 self.join(other.id, id, Link::certain(Method::Socket), out);
             }
         }
@@ -267,6 +321,9 @@ impl Traces {
             span_id: self.judge.span_id(),
             key: None,
             place: None,
+            by_context: None,
+            passes_on: false,
+            left_out: false,
             waiting: Vec::new(),
             resource: Arc::clone(resource),
             finished: Some(Subject::Connect { connection: Box::new(connection), errno }),
@@ -362,8 +419,15 @@ impl Traces {
             };
             self.count(&place);
             let span_id = self.judge.span_id();
-            return out.push(Placed { subject: Subject::Exchange(finished), resource, span_id, place });
+            return out.push(Placed {
+                subject: Subject::Exchange(finished),
+                resource,
+                span_id,
+                place,
+                left_out: false,
+            });
         };
+        self.sdks.finished(open.kind, open.tgid, exchange);
         let faithful = exchange.response_thread.map(|thread| thread == exchange.request_thread);
         open.over = true;
         let ending = open.ending();
@@ -374,9 +438,9 @@ impl Traces {
             open.finished = Some(subject);
             return;
         };
-        let span_id = open.span_id;
+        let (span_id, left_out) = (open.span_id, open.left_out);
         self.leave(id, end);
-        out.push(Placed { subject, resource, span_id, place });
+        out.push(Placed { subject, resource, span_id, place, left_out });
     }
 
     /// A request that began will not become an exchange.
@@ -387,6 +451,12 @@ impl Traces {
     /// A process has ended.
     pub fn exited(&mut self, tgid: Tgid) {
         self.habits.remove(&tgid);
+        self.sdks.forget(tgid);
+    }
+
+    /// A process has become another program.
+    pub fn executed(&mut self, tgid: Tgid) {
+        self.sdks.forget(tgid);
     }
 
     /// Decides what can be decided by `now`, the time up to which everything has been seen.
@@ -429,6 +499,9 @@ impl Traces {
 
     fn linked(&mut self, link: &causality::Link, out: &mut Vec<Placed>) {
         let child = ExchangeId(link.child);
+        if self.open.get(&child).is_some_and(|open| open.passes_on) {
+            return;
+        }
         match (link.parent, Method::of(link.method)) {
             (Some(parent), Some(method)) => {
                 let by_target = self.open.get(&child).is_some_and(|open| open.request_id.is_none());
@@ -450,7 +523,7 @@ impl Traces {
         match self.open.get_mut(&parent) {
             Some(parent) => match &parent.place {
                 Some(place) => {
-                    let place = place.child(parent.span_id, link);
+                    let place = parent.cause(place, link);
                     self.settle(child, place, out);
                 }
                 None => parent.waiting.push((child, link)),
@@ -471,8 +544,11 @@ impl Traces {
 
     /// Places an exchange at the root of a new trace, if it has no place.
     fn uproot(&mut self, id: ExchangeId, out: &mut Vec<Placed>) {
-        let Some(open) = self.open.get(&id).filter(|open| open.place.is_none()) else { return };
-        let place = self.judge.root(open.origin(), open.at);
+        let Some(open) = self.open.get_mut(&id).filter(|open| open.place.is_none()) else { return };
+        let place = match open.by_context.take() {
+            Some(place) => *place,
+            None => self.judge.root(open.origin(), open.at),
+        };
         self.settle(id, place, out);
     }
 
@@ -483,15 +559,15 @@ impl Traces {
         while let Some((id, place)) = next.take().or_else(|| more.pop()) {
             let Some(open) = self.open.get_mut(&id).filter(|open| open.place.is_none()) else { continue };
             let children = std::mem::take(&mut open.waiting);
-            more.extend(children.into_iter().map(|(child, link)| (child, place.child(open.span_id, link))));
+            more.extend(children.into_iter().map(|(child, link)| (child, open.cause(&place, link))));
             open.place = Some(place.clone());
             open.target_text = None;
             let finished = open.finished.take();
-            let (span_id, resource) = (open.span_id, Arc::clone(&open.resource));
+            let (span_id, resource, left_out) = (open.span_id, Arc::clone(&open.resource), open.left_out);
             self.count(&place);
             if let Some(subject) = finished {
                 self.leave(id, subject.end());
-                out.push(Placed { subject, resource, span_id, place });
+                out.push(Placed { subject, resource, span_id, place, left_out });
             }
         }
     }
@@ -527,13 +603,14 @@ impl Traces {
         if open.finished.is_none() && open.waiting.is_empty() {
             return;
         }
-        let place = open.place.take().unwrap_or_else(|| self.judge.root(open.origin(), open.at));
+        let place = open.place.take().or_else(|| open.by_context.take().map(|place| *place));
+        let place = place.unwrap_or_else(|| self.judge.root(open.origin(), open.at));
         for (child, link) in std::mem::take(&mut open.waiting) {
-            self.settle(child, place.child(open.span_id, link), out);
+            self.settle(child, open.cause(&place, link), out);
         }
-        if let Open { span_id, resource, finished: Some(subject), .. } = open {
+        if let Open { span_id, resource, finished: Some(subject), left_out, .. } = open {
             self.count(&place);
-            out.push(Placed { subject, resource, span_id, place });
+            out.push(Placed { subject, resource, span_id, place, left_out });
         }
     }
 

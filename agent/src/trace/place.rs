@@ -9,7 +9,8 @@ use crate::causality;
 /// What tells that a span is a child of another: the value of `remora.link.method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// The message carried a trace context.
+    /// The message carried a trace context: its sender's span, or of a client that only passes it on, the request that it
+    /// came with.
     Context,
     /// Client's and server's end of one request, both on this host.
     Socket,
@@ -124,5 +125,11 @@ impl Place {
     pub(super) fn child(&self, span_id: SpanId, link: Link) -> Self {
         let remote = link.method == Method::Socket;
         Self { parent: Some(Parent { span_id, remote, link }), ..self.clone() }
+    }
+
+    /// The place of what a span at this place has caused, when that span is not exported: it takes the span's place.
+    pub(super) fn heir(&self, link: Link) -> Self {
+        let parent = self.parent.map(|parent| Parent { link, ..parent });
+        Self { parent, ..self.clone() }
     }
 }

@@ -1,6 +1,7 @@
 //! Traces put together from made-up exchanges.
 
 mod sampling;
+mod sdk;
 
 use agent_common::ids::{ConnId, Seq, Tid};
 use rustc_hash::FxHashSet;
@@ -35,7 +36,7 @@ impl Bench {
 
     fn with(sampler: Sampler) -> Self {
         Self {
-            traces: Traces::new(sampler, None, causality::Settings::default()),
+            traces: Traces::new(sampler, None, causality::Settings::default(), SdkSpans::default()),
             out: Vec::new(),
             begun: FxHashMap::default(),
             target: 1,

@@ -39,6 +39,10 @@ pub struct Own {
     /// Exchanges remembered since others may depend on them.
     pub traces_open: u64,
     pub spans_sampled_out: u64,
+    /// Spans left out on purpose and not by sampling, by reason.
+    pub spans_left_out: Vec<(&'static str, u64)>,
+    /// Processes known to make spans of their own.
+    pub sdk_processes: u64,
     /// Spans delivered, by exporter.
     pub spans_exported: Vec<(&'static str, u64)>,
     /// Spans not delivered, by exporter and reason.
@@ -129,6 +133,10 @@ const TRACE_LOSSES: Family =
     counter("remora_trace_losses", "Exchanges that may have been left without their parent, by reason.");
 const TRACES_OPEN: Family = gauge("remora_traces_open", "Exchanges remembered since others may depend on them.");
 const SPANS_SAMPLED_OUT: Family = counter("remora_spans_sampled_out", "Spans left out by sampling.");
+const SPANS_LEFT_OUT: Family =
+    counter("remora_spans_left_out", "Spans not made, by reason; sdk: the process makes its own of the same requests.");
+const SDK_PROCESSES: Family =
+    gauge("remora_sdk_processes", "Processes known to make spans of their own, with an SDK of OpenTelemetry.");
 const SPANS_EXPORTED: Family = counter("remora_spans_exported", "Spans that an exporter delivered.");
 const SPANS_DROPPED: Family = counter("remora_spans_dropped", "Spans that an exporter could not deliver, by reason.");
 const POINTS_EXPORTED: Family = counter("remora_metric_points_exported", "Metric data points delivered over OTLP.");
@@ -186,6 +194,8 @@ impl Own {
         to.by(&TRACE_LOSSES, "reason", &self.trace_losses)?;
         to.one(&TRACES_OPEN, self.traces_open)?;
         to.one(&SPANS_SAMPLED_OUT, self.spans_sampled_out)?;
+        to.by(&SPANS_LEFT_OUT, "reason", &self.spans_left_out)?;
+        to.one(&SDK_PROCESSES, self.sdk_processes)?;
         to.by(&SPANS_EXPORTED, "exporter", &self.spans_exported)?;
         to.list(
             &SPANS_DROPPED,
