@@ -3,14 +3,15 @@
 //! An incoming request is seen as a chain of own events: a call begins, a call returns, the answer is sent. Which one
 //! comes next depends on the state of its [`Track`]; when it comes is counted from what came back last, from the last
 //! call and from the arrival, mixed by how well each has foretold. Everything is counts, weighed by the certainty of the
-//! decision they come from. No call graph is given: it is what the counts amount to.
+//! decision they come from; of an operation that was seldom seen, all operations together tell. No call graph is given:
+//! it is what the counts amount to.
 
 use rustc_hash::FxHashMap;
 
 use super::background::Background;
 use super::histogram::{Histogram, prior};
 use super::load::{self, Load};
-use super::track::{ORIGINS, Track, mix};
+use super::track::{Kinds, ORIGINS, Track, mix};
 
 /// Entries of each table. Reached, all counts are halved and those that vanish are dropped.
 const MAX_COUNTS: usize = 1 << 15;
@@ -123,7 +124,8 @@ impl Model {
 
     /// Probability that a request in this state does `next` before anything else of its own.
     pub(super) fn chance(&self, track: &Track, next: Next) -> f64 {
-        let rough = self.share(track.rough_state(), next, 0.1, 1.0);
+        let any = self.share(track.rough_state_of_any(), next, 0.1, 1.0);
+        let rough = self.share(track.rough_state(), next, any, 1.0);
         self.share(track.state(), next, rough, 2.0).max(LEAST_CHANCE)
     }
 
@@ -135,25 +137,26 @@ impl Model {
         let best = usable().map(|(score, _)| score).fold(f32::MIN, f32::max);
         let octaves = self.load.octaves();
         let (mut sum, mut weights) = (0.0, 0.0);
-        for (score, (kind, from)) in usable() {
+        for (score, (kinds, from)) in usable() {
             let weight = f64::from((score - best) * SHARPNESS).exp();
             if weight > 1e-3 {
-                sum += weight * self.delay(kind, next, at.saturating_sub(from), octaves);
+                sum += weight * self.delay(kinds, next, at.saturating_sub(from), octaves);
                 weights += weight;
             }
         }
         if weights > 0.0 { self.load.temper(sum / weights) } else { 0.0 }
     }
 
-    fn delay(&self, kind: u64, next: Next, delay: u64, octaves: i32) -> f64 {
-        match self.delays.get(&mix(kind ^ next.code())) {
-            Some(histogram) if octaves != 0 => {
-                let density = histogram.density(load::normal(delay, octaves), self.resolution);
-                density * f64::from(octaves).exp2().recip()
+    /// Density of a delay from an origin of the first of these kinds; while that has few samples, the other one tells too.
+    fn delay(&self, kinds: Kinds, next: Next, delay: u64, octaves: i32) -> f64 {
+        let delay = load::normal(delay, octaves);
+        let mut density = prior(delay, self.resolution);
+        for kind in kinds.into_iter().rev() {
+            if let Some(histogram) = self.delays.get(&mix(kind ^ next.code())) {
+                density = histogram.density(delay, self.resolution, density);
             }
-            Some(histogram) => histogram.density(delay, self.resolution),
-            None => prior(delay, self.resolution),
         }
+        if octaves == 0 { density } else { density * f64::from(-octaves).exp2() }
     }
 
     /// Both of the above.
@@ -208,6 +211,7 @@ impl Model {
     }
 
     pub(super) fn learn(&mut self, track: &Track, next: Next, at: u64, weight: f32) {
+        self.learn_next(track.rough_state_of_any(), next, weight);
         self.learn_next(track.rough_state(), next, weight);
         self.learn_next(track.state(), next, weight);
         if next != Next::Return {
@@ -229,8 +233,15 @@ impl Model {
         }
     }
 
-    /// Weighs all that was learnt less.
-    pub(super) fn fade(&mut self, factor: f32) {
+    /// The same events are about to be learnt from again. What was guessed of them is weighed little, not to confirm itself.
+    pub(super) fn rehearsed(&mut self) {
+        self.fade_guesses(0.05);
+        self.background.fade(0.5);
+        self.same_thread *= 0.5;
+        self.threads_known *= 0.5;
+    }
+
+    fn fade_guesses(&mut self, factor: f32) {
         self.counts.values_mut().for_each(|count| *count *= factor);
         self.delays.values_mut().for_each(|histogram| histogram.fade(factor));
         self.origins.values_mut().flatten().for_each(|score| *score *= factor);
@@ -238,9 +249,6 @@ impl Model {
             order.by_chance *= factor;
             order.overtook.iter_mut().for_each(|count| *count *= factor);
         }
-        self.background.fade(factor);
-        self.same_thread *= factor;
-        self.threads_known *= factor;
     }
 
     pub(super) fn learn_thread(&mut self, same: bool, weight: f32) {
@@ -287,18 +295,20 @@ impl Model {
         let origins = track.origins();
         let several = origins.iter().flatten().count() > 1;
         for (place, origin) in origins.into_iter().enumerate() {
-            let Some((kind, from)) = origin else { continue };
+            let Some((kinds, from)) = origin else { continue };
             let delay = at.saturating_sub(from);
             if several {
-                let foretold = self.delay(kind, next, delay, octaves).ln() as f32;
+                let foretold = self.delay(kinds, next, delay, octaves).ln() as f32;
                 let scores = self.origins.entry(mix(track.situation() ^ next.code())).or_insert([0.0; ORIGINS]);
                 // Only differences count; 20 keeps the sums near zero, where steps are exact.
                 scores[place] += weight * (foretold.max(-40.0) + 20.0) - 0.01 * scores[place];
             }
-            self.delays
-                .entry(mix(kind ^ next.code()))
-                .or_insert_with(Histogram::new)
-                .add(load::normal(delay, octaves), weight);
+            for kind in kinds {
+                self.delays
+                    .entry(mix(kind ^ next.code()))
+                    .or_insert_with(Histogram::new)
+                    .add(load::normal(delay, octaves), weight);
+            }
         }
     }
 }

@@ -196,8 +196,7 @@ impl Process {
             }
             self.model = rehearsal.draft.take().map_or_else(Model::new, |draft| *draft);
         }
-        // The same events are about to be learnt from again.
-        self.model.fade(0.5);
+        self.model.rehearsed();
     }
 
     fn work_until(&mut self, until: u64, shared: &mut Shared) {

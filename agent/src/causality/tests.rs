@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::*;
 
+mod learning;
 mod unasked;
 
 const MS: u64 = 1_000_000;

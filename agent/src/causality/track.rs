@@ -25,6 +25,8 @@ pub(super) struct Track {
 
 /// Stands for the arrival of the request itself where a call's operation is expected.
 const ARRIVAL: u32 = u32::MAX;
+/// Stands for all operations of requests together.
+const ANY: u32 = u32::MAX;
 
 impl Track {
     pub(super) fn new(operation: u32, at: u64) -> Self {
@@ -71,17 +73,33 @@ impl Track {
 
     /// Less of the progress, to fall back on: the last event, and whether something is waited for.
     pub(super) fn rough_state(&self) -> u64 {
-        mix(self.last ^ (u64::from(self.operation) << 34) ^ (u64::from(self.outstanding.min(2)) << 62))
+        self.rough_state_of(self.operation)
     }
 
-    /// Events from which a delay may be counted, each with its kind and time: what came back last, the last call, the
+    /// The same, whatever the operation of the request.
+    pub(super) fn rough_state_of_any(&self) -> u64 {
+        self.rough_state_of(ANY)
+    }
+
+    fn rough_state_of(&self, operation: u32) -> u64 {
+        mix(self.last ^ (u64::from(operation) << 34) ^ (u64::from(self.outstanding.min(2)) << 62))
+    }
+
+    /// Events from which a delay may be counted, each with its kinds and time: what came back last, the last call, the
     /// arrival. Those that are the same event as one before them are left out.
-    pub(super) fn origins(&self) -> [Option<(u64, u64)>; ORIGINS] {
-        let own = u64::from(self.operation) << 32;
-        let done = (mix(own | u64::from(self.done)) ^ u64::from(self.outstanding > 0), self.done_at);
-        let called = (mix(!(own | u64::from(self.called)) ^ mix(u64::from(self.done))), self.called_at);
-        let arrival = (mix(mix(own | u64::from(self.calls.min(3)))), self.arrived);
-        [Some(done), (self.called != ARRIVAL).then_some(called), (self.done != ARRIVAL).then_some(arrival)]
+    pub(super) fn origins(&self) -> [Option<(Kinds, u64)>; ORIGINS] {
+        let kinds = |operation: u32| {
+            let own = u64::from(operation) << 32;
+            let progress = u64::from(self.calls.min(7)) << 8 | u64::from(self.outstanding > 0);
+            let done = mix(own | u64::from(self.done)) ^ progress;
+            let called = mix(!(own | u64::from(self.called)) ^ mix(u64::from(self.done)));
+            let arrival = mix(mix(own | u64::from(self.calls.min(3))));
+            [done, called, arrival]
+        };
+        let (own, any) = (kinds(self.operation), kinds(ANY));
+        let times = [self.done_at, self.called_at, self.arrived];
+        let apart = [true, self.called != ARRIVAL, self.done != ARRIVAL];
+        std::array::from_fn(|place| apart[place].then_some(([own[place], any[place]], times[place])))
     }
 
     /// Names the situation for which one of [`Track::origins`] foretells best.
@@ -89,6 +107,9 @@ impl Track {
         mix(mix(u64::from(self.done) << 32 | u64::from(self.called)) ^ u64::from(self.operation))
     }
 }
+
+/// Names the kind of an origin for the operation of the request, and for requests of any operation.
+pub(super) type Kinds = [u64; 2];
 
 /// Number of [`Track::origins`].
 pub(super) const ORIGINS: usize = 3;
