@@ -45,4 +45,17 @@ pub struct Reader {
     /// Not 0 once the agent stops: no record from then on, from whichever hook. Taking the hooks away takes a while for
     /// each, and in between one end of an exchange would be seen without the other.
     pub stopped: u32,
+    /// Bits of [`rare`]: the kernel side has seen such a call on a TCP socket and could not see all of it.
+    pub seen: u32,
+    /// Bits of [`rare`]: user space has attached the hooks of these calls.
+    pub hooked: u32,
+}
+
+/// Calls that are hooked from their first use on: the socket alone does not tell where their octets lie, and a hook of
+/// any system call makes every system call of the host slower.
+pub mod rare {
+    /// `recvmmsg` and `sendmmsg`, which hand over several messages.
+    pub const BATCHES: u32 = 1;
+    /// `splice`, whose receiving side passes no hook at the socket.
+    pub const SPLICE: u32 = 1 << 1;
 }

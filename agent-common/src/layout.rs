@@ -51,6 +51,8 @@ pub struct Layout {
     pub tcp_rcv_nxt: u32,
     /// `sock_common.skc_flags`
     pub skc_flags: u32,
+    /// `sock.sk_socket`
+    pub sk_socket: u32,
 }
 
 /// How the agent is set up.
@@ -67,6 +69,8 @@ pub struct Setup {
     pub keep_ports: u32,
     /// Not 0: a socket with a port in the map of ports with [`PORT_LEAVE`] is not followed.
     pub leave_ports: u32,
+    /// Not 0: transfers are seen at the sockets, so the hooks of system calls report only what those do not see.
+    pub at_sockets: u32,
 }
 
 /// Values of the map of processes.

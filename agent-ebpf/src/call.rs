@@ -1,4 +1,4 @@
-//! The system call that is ending: its result, its arguments, and when it began.
+//! The system call in progress or ending: its result, its arguments, and when it began to send.
 
 use agent_common::limits::ENTERED as SLOTS;
 use aya_ebpf::EbpfContext as _;
@@ -51,12 +51,35 @@ pub fn note_entry() {
     }
 }
 
+/// Remembers that this thread begins to send now, unless it began before in the same call: a long buffer is sent in
+/// several turns.
+#[inline(always)]
+pub fn note_turn() {
+    let thread = thread();
+    if let Some(entered) = ENTERED.get_ptr_mut(slot(thread)) {
+        // SAFETY: as in `note_entry`.
+        let entered = unsafe { &mut *entered };
+        if entered.thread != thread || entered.at == 0 {
+            *entered = Entered { at: now(), thread };
+        }
+    }
+}
+
 /// When this thread entered the call that is ending, unless another thread took its slot since, or the call began
 /// before the agent.
 #[inline(always)]
 pub fn entry(thread: u64) -> Option<u64> {
     let entered = ENTERED.get(slot(thread))?;
-    (entered.thread == thread).then_some(entered.at)
+    (entered.thread == thread && entered.at != 0).then_some(entered.at)
+}
+
+/// Forgets what [`note_turn`] noted: the call has sent what it will.
+#[inline(always)]
+pub fn forget_turns(thread: u64) {
+    if let Some(entered) = ENTERED.get_ptr_mut(slot(thread)) {
+        // SAFETY: as in `note_entry`.
+        unsafe { (*entered).at = 0 };
+    }
 }
 
 /// What the ending call returned; only results that say something about a connection.
@@ -82,10 +105,15 @@ pub fn result(ctx: &TracePointContext) -> i64 {
 }
 
 impl Exit {
-    /// `None` for results that mean nothing here, such as `EAGAIN`, by far the most frequent.
+    /// What the call that is ending returned.
     #[inline(always)]
     pub fn of(ctx: &TracePointContext) -> Option<Self> {
-        let result = result(ctx);
+        Self::with(result(ctx))
+    }
+
+    /// `None` for results that mean nothing here, such as `EAGAIN`, by far the most frequent.
+    #[inline(always)]
+    pub fn with(result: i64) -> Option<Self> {
         if result > 0 {
             return Some(Self::Moved(result as u32));
         }
@@ -106,6 +134,15 @@ pub struct Call(*const u8);
 #[cfg(bpf_target_arch = "x86_64")]
 mod regs {
     pub const ARGS: [usize; 4] = [112, 104, 96, 56];
+    /// `ax`, `orig_ax` and `cs`.
+    pub const RESULT: usize = 80;
+    pub const NUMBER: usize = 120;
+    pub const SEGMENT: usize = 136;
+    /// What the entry into the kernel puts into `ax` until the call returns (`PUSH_AND_CLEAR_REGS rax=$-ENOSYS`,
+    /// arch/x86/entry/entry_64.S).
+    pub const IN_PROGRESS: i64 = -38;
+    /// `__USER_CS`: not a 32-bit call, whose numbers are others.
+    pub const USER_64: u16 = 0x33;
 }
 // On arm64 the first argument's register holds the result at the return; `orig_x0` keeps it
 // (struct pt_regs, arch/arm64/include/asm/ptrace.h).
@@ -125,6 +162,30 @@ impl Call {
     fn arg<const N: usize>(&self) -> u64 {
         // SAFETY: a constant offset inside `struct pt_regs`; the verifier checks it against the kernel's type.
         unsafe { *self.0.add(regs::ARGS[N]).cast::<u64>() }
+    }
+
+    /// The number of the call that the thread is in (arch/x86/entry/syscalls/syscall_64.tbl). `None` for a kernel thread,
+    /// for work that the kernel does on the way back to user space, and for 32-bit calls: what the registers say is
+    /// then not about what the kernel is doing.
+    #[cfg(bpf_target_arch = "x86_64")]
+    #[inline(always)]
+    pub fn number(&self) -> Option<u64> {
+        // SAFETY: constant offsets inside `struct pt_regs`; the verifier checks them against the kernel's type.
+        let (result, number, segment) = unsafe {
+            (
+                *self.0.add(regs::RESULT).cast::<i64>(),
+                *self.0.add(regs::NUMBER).cast::<u64>(),
+                *self.0.add(regs::SEGMENT).cast::<u16>(),
+            )
+        };
+        (result == regs::IN_PROGRESS && segment == regs::USER_64).then_some(number)
+    }
+
+    /// Not tried on other architectures: capture stays at the system calls there.
+    #[cfg(not(bpf_target_arch = "x86_64"))]
+    #[inline(always)]
+    pub fn number(&self) -> Option<u64> {
+        None
     }
 
     #[inline(always)]

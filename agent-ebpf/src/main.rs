@@ -3,25 +3,29 @@
 //! - `call`: the arguments of the system call that is ending;
 //! - `socket`: from a descriptor to the socket behind it, and what is known of that socket;
 //! - `segment`: the octets a call moved, into the ring of segments;
+//! - `sock`: the hooks at the sockets themselves;
 //! - `lifecycle`: connections and processes that come and go, into the ring of lifecycles.
 //!
-//! Why these hooks: the tracepoints of system calls and of `inet_sock_set_state` exist on every kernel with tracing,
-//! need no kprobes, survive lockdown, and cost nothing on calls that nobody hooks. Returns are hooked for all calls that
+//! Why these hooks: tracepoints need no kprobes and survive lockdown. Where the kernel has them (Linux 6.16), those at the
+//! sockets are used: they cost nothing on any other call. Elsewhere it is the tracepoints of system calls, which exist on
+//! every kernel with tracing, but send every system call of the host a longer way. Returns are hooked for all calls that
 //! move octets, since only the return says how many did; entries only for sending calls, whose time is that of the
-//! entry. At the return the arguments are still in the registers that the task saved when it entered the kernel.
+//! entry. During the call the arguments are in the registers that the task saved when it entered the kernel.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![allow(clippy::needless_borrows_for_generic_args, reason = "the kernel reads keys and values where they lie")]
 
 mod call;
 mod lifecycle;
 mod maps;
 mod segment;
+mod sock;
 mod socket;
 
 use agent_common::ids::Direction;
-use aya_ebpf::macros::tracepoint;
-use aya_ebpf::programs::TracePointContext;
+use aya_ebpf::macros::{raw_tracepoint, tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
 
 use crate::call::{Call, Exit};
 use crate::segment::Payload;
@@ -88,6 +92,9 @@ pub fn exit_sendmsg(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn exit_sendmmsg(ctx: TracePointContext) -> u32 {
     segment::messages(&ctx, Direction::Egress);
+    if sock::sees_sending() {
+        call::forget_turns(call::thread());
+    }
     0
 }
 
@@ -101,9 +108,27 @@ pub fn exit_sendfile64(ctx: TracePointContext) -> u32 {
 pub fn exit_splice(ctx: TracePointContext) -> u32 {
     let Some(exit) = Exit::of(&ctx) else { return 0 };
     let call = Call::current();
-    if !segment::transfer(exit, call.arg2(), Direction::Egress, Payload::Unseen) {
+    if sock::sees_sending() || !segment::transfer(exit, call.arg2(), Direction::Egress, Payload::Unseen) {
         segment::transfer(exit, call.arg0(), Direction::Ingress, Payload::Unseen);
     }
+    0
+}
+
+#[raw_tracepoint]
+pub fn tcp_sendmsg_locked(_ctx: RawTracePointContext) -> i32 {
+    call::note_turn();
+    0
+}
+
+#[raw_tracepoint]
+pub fn sock_send_length(ctx: RawTracePointContext) -> i32 {
+    sock::sent(&ctx);
+    0
+}
+
+#[raw_tracepoint]
+pub fn sock_recv_length(ctx: RawTracePointContext) -> i32 {
+    sock::received(&ctx);
     0
 }
 

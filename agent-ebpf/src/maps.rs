@@ -1,5 +1,7 @@
 //! Every map, with its bound and who deletes from it, and the counters.
 
+use core::arch::asm;
+
 use agent_common::counter::Counter;
 use agent_common::hint::{Hint, Reader};
 use agent_common::layout::{Layout, Setup};
@@ -40,11 +42,13 @@ pub static LAYOUT: Layout = Layout {
     tcp_copied_seq: 0,
     tcp_rcv_nxt: 0,
     skc_flags: 0,
+    sk_socket: 0,
 };
 
 /// How the agent is set up; user space fills it in before loading.
 #[unsafe(no_mangle)]
-pub static SETUP: Setup = Setup { agent: 0, cpus: 1, choose_processes: 0, keep_ports: 0, leave_ports: 0 };
+pub static SETUP: Setup =
+    Setup { agent: 0, cpus: 1, choose_processes: 0, keep_ports: 0, leave_ports: 0, at_sockets: 0 };
 
 /// Reads a field of [`LAYOUT`] or [`SETUP`]. The compiler must not take the value it sees for the one at load time.
 macro_rules! given {
@@ -83,9 +87,9 @@ pub static HINTS: Array<Hint> = Array::with_max_entries(limits::HINTS, BPF_F_MMA
 #[map]
 static READER: Array<Reader> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// How many ids each CPU has given to sockets.
+/// How many ids each CPU has given to sockets: those whose beginning was seen, and older ones.
 #[map]
-pub static LAST_CONN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static LAST_CONN: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
@@ -107,9 +111,29 @@ pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the slot is this CPU's own, and programs do not interrupt one another here.
-        unsafe { *value += 1 };
+        // Atomic, since a packet that comes in may interrupt a program that counts, and its own program counts too. The
+        // target has no atomics in `core`, for want of a compare-and-swap on the oldest kernels.
+        // SAFETY: an aligned integer of the map.
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) 1_u64) };
     }
+}
+
+/// Whether the hooks of a call that is rare on TCP are there ([`agent_common::hint::rare`]). If not, user space is told
+/// that the call is made.
+#[inline(always)]
+pub fn has_hook(rare: u32) -> bool {
+    let Some(reader) = READER.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `wake`; a bit that is lost to another CPU's is set again by the next such call.
+    unsafe {
+        if (&raw const (*reader).hooked).read_volatile() & rare != 0 {
+            return true;
+        }
+        let seen = (&raw const (*reader).seen).read_volatile();
+        if seen & rare == 0 {
+            (&raw mut (*reader).seen).write_volatile(seen | rare);
+        }
+    }
+    false
 }
 
 /// The flags of a record, `None` when user space wants none any more. A wake-up only when it waits for one: under load

@@ -75,16 +75,43 @@ pub fn transfer(exit: Exit, fd: u64, direction: Direction, payload: Payload) -> 
     let Some((sk, socket)) = socket::of(fd) else { return false };
     // SAFETY: `of` gives a value of the map, which stays readable while the program runs.
     let socket = unsafe { &mut *socket };
-    if socket.verdict == verdict::REFUSED {
-        return true;
+    if socket.verdict != verdict::REFUSED {
+        moved(sk, socket, thread, exit, direction, payload);
     }
+    true
+}
+
+/// Reports what the call in progress did on a socket that the kernel names.
+#[inline(always)]
+pub fn transfer_at(sk: u64, thread: u64, exit: Exit, direction: Direction, payload: impl Fn() -> Option<Payload>) {
+    if !traced((thread >> 32) as u32) {
+        return;
+    }
+    let Some(socket) = socket::at(sk) else { return };
+    // SAFETY: `at` gives a value of the map, which stays readable while the program runs.
+    let socket = unsafe { &mut *socket };
+    if socket.verdict == verdict::REFUSED {
+        return;
+    }
+    if socket.verdict == verdict::UNDECIDED && !socket::is_owned(sk) {
+        socket.verdict = verdict::REFUSED;
+        return;
+    }
+    if let Some(payload) = payload() {
+        moved(sk, socket, thread, exit, direction, payload);
+    }
+}
+
+/// Reports what a call did on a socket that is not refused.
+#[inline(always)]
+fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direction, payload: Payload) {
     match exit {
         Exit::Moved(len) => {
             if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &First { direction, len }) {
-                return true;
+                return;
             }
             let transfer = Transfer { sk, conn: socket.conn, thread, direction };
-            let Some(end) = position(sk, socket, direction) else { return true };
+            let Some(end) = position(sk, socket, direction) else { return };
             emit(&transfer, socket, payload, end.wrapping_sub(len), len);
             if socket.dying != 0 {
                 lifecycle::read_on(sk, socket);
@@ -100,7 +127,6 @@ pub fn transfer(exit: Exit, fd: u64, direction: Direction, payload: Payload) -> 
             }
         }
     }
-    true
 }
 
 /// `recvmmsg` and `sendmmsg`: as many messages as the call returned, each with its own length.

@@ -155,6 +155,27 @@ pub fn of(fd: u64) -> Option<(u64, *mut Socket)> {
     Some((sk, remember(sk, &Socket::OLD)?))
 }
 
+/// The entry of a socket that the kernel names itself, `None` when it is no TCP socket. One without an entry gets it
+/// now, as in [`of`].
+#[inline(always)]
+pub fn at(sk: u64) -> Option<*mut Socket> {
+    if let Some(entry) = SOCKETS.get_ptr_mut(&sk) {
+        return Some(entry);
+    }
+    if !is_tcp(sk) {
+        return None;
+    }
+    remember(sk, &Socket::OLD)
+}
+
+/// Whether a process has the socket as a descriptor: sockets of the kernel's own (a network file system's) have no file.
+#[inline(always)]
+pub fn is_owned(sk: u64) -> bool {
+    let socket: Option<u64> = kernel(sk, given!(LAYOUT.sk_socket)).filter(|&socket| socket != 0);
+    let file: Option<u64> = socket.and_then(|socket| kernel(socket, given!(LAYOUT.socket_file)));
+    file.is_some_and(|file| file != 0)
+}
+
 /// Whether a descriptor is a TCP socket without an entry.
 #[inline(always)]
 pub fn is_unknown(fd: u64) -> bool {
@@ -175,7 +196,7 @@ fn is_stream_socket(file: u64, socket: u64) -> bool {
 #[inline(never)]
 pub fn remember(sk: u64, socket: &Socket) -> Option<*mut Socket> {
     let mut socket = *socket;
-    socket.conn = next_conn()?;
+    socket.conn = next_conn(socket.fresh != 0)?;
     // A socket that another thread put there meanwhile stays; one that begins its life replaces what was there.
     let flags = if socket.fresh == 0 { NOEXIST } else { ANY };
     if SOCKETS.insert(&sk, &socket, flags).is_err() && SOCKETS.get_ptr(&sk).is_none() {
@@ -185,16 +206,21 @@ pub fn remember(sk: u64, socket: &Socket) -> Option<*mut Socket> {
     SOCKETS.get_ptr_mut(&sk)
 }
 
+/// Sockets older than the agent have ids of this range: a packet that opens a connection may interrupt the program that
+/// gives one out, so the two count apart.
+const OLD_IDS: u64 = 1 << 39;
+
 /// A connection id that was never given out: each CPU counts for itself.
 #[inline(always)]
-fn next_conn() -> Option<u64> {
-    let last = LAST_CONN.get_ptr_mut(0)?;
+fn next_conn(fresh: bool) -> Option<u64> {
+    let last = LAST_CONN.get_ptr_mut(u32::from(!fresh))?;
     // SAFETY: the slot is this CPU's own; the helper has no preconditions.
     let (number, cpu) = unsafe {
         *last += 1;
         (*last, bpf_get_smp_processor_id())
     };
-    Some(number * u64::from(given!(SETUP.cpus)) + u64::from(cpu))
+    let id = number * u64::from(given!(SETUP.cpus)) + u64::from(cpu);
+    Some(if fresh { id } else { id | OLD_IDS })
 }
 
 #[inline(always)]

@@ -78,9 +78,9 @@ async fn serve(
     let listener = bind(&config.listen).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
 
-    let layout = probe::btf::layout()?;
+    let kernel = probe::btf::kernel()?;
     crate::check::privileges()?;
-    let attached = tokio::task::block_in_place(|| probe::attach(&layout, &options(&config)))?;
+    let attached = tokio::task::block_in_place(|| probe::attach(&kernel, &options(&config)))?;
     for (hook, why) in &attached.probe.missing {
         tracing::warn!(hook = hook.tracepoint, why, "not attached: without it, less is seen");
     }
@@ -117,7 +117,7 @@ async fn serve(
         None => None,
     };
     announce(address, &config, &outputs);
-    probe::sys::trim_memory();
+    crate::allocator::give_back();
     observer.set_ready();
 
     wait(&mut interrupt, &mut terminate, &reader).await?;
@@ -153,6 +153,7 @@ fn options(config: &Config) -> Options {
     let selection = &config.selection;
     Options {
         segment_ring: config.segment_ring,
+        hooks: config.hooks,
         choose_processes: !(selection.exe.is_empty() && selection.pids.is_empty() && selection.exclude_exe.is_empty()),
         keep_ports: selection.ports.clone(),
         leave_ports: selection.exclude_ports.clone(),

@@ -2,6 +2,7 @@
 //! metrics. `ARCHITECTURE.md` has the map; the modules below are in the order of the data flow.
 #![deny(unsafe_code)]
 
+pub mod allocator;
 pub mod app;
 pub mod causality;
 pub mod check;

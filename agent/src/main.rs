@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use agent::allocator;
 use agent::config::{self, Command};
 
 fn main() -> ExitCode {
+    allocator::configure();
     let result = match config::from_command_line(std::env::args_os(), &config::variable) {
         Ok(Command::Run(config)) => agent::app::run(config),
         Ok(Command::Check { config, json }) => return agent::check::run(&config, json),

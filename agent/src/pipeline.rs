@@ -247,6 +247,7 @@ impl Engine {
             self.processes.sweep(now);
             self.registry.sweep(self.tracer.clock.unix(now));
         }
+        self.probe.follow_rare_calls();
         for (tgid, trace) in self.processes.newly_decided() {
             self.probe.decide(tgid.0, trace);
         }

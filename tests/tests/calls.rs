@@ -1,17 +1,23 @@
 //! The families of system calls, the ways in which a descriptor comes to a process, and what HTTP/1.x allows besides.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use tests::agent::Agent;
+use tests::agent::{Agent, Builder};
 use tests::expect::{Clock, Side, expect_pairs, undisturbed};
 use tests::fixture::{Client, Language, Server};
 use tests::needs;
 use tests::plan::{self, Step};
 use tests::scenario::Peer;
 use tests::span::{CLIENT, SERVER};
+use tests::wait;
 
 /// Exactly one client and one server span for each step, by a Python client with these arguments.
 fn pairs(server: &Server, steps: &[Step], args: &[&str]) -> Result<()> {
-    let agent = Agent::on(server.port)?;
+    pairs_with(Agent::on(server.port)?, server, steps, args)
+}
+
+fn pairs_with(agent: Agent, server: &Server, steps: &[Step], args: &[&str]) -> Result<()> {
     let done = Client::run(Language::Python, &server.base(), steps, args)?;
     let served = server.truth(steps.len())?;
     let spans = agent.stop_after(2 * steps.len())?;
@@ -23,8 +29,10 @@ fn pairs(server: &Server, steps: &[Step], args: &[&str]) -> Result<()> {
 fn ways_to_send() -> Result<()> {
     needs!("root", "python");
     undisturbed(|| {
-        for send in ["send", "write", "writev", "sendmsg", "sendmmsg"] {
-            pairs(&Server::start(Language::Python)?, &plan::mixed("s", 40), &["--mode", "raw", "--send", send])?;
+        for (hooks, send) in at_both(&["send", "write", "writev", "sendmsg"], "sendmmsg") {
+            let server = Server::start(Language::Python)?;
+            let args = ["--mode", "raw", "--send", send];
+            pairs_with(hooked(hooks, &server)?, &server, &plan::mixed("s", 40), &args).context(hooks)?;
         }
         Ok(())
     })
@@ -34,8 +42,57 @@ fn ways_to_send() -> Result<()> {
 fn ways_to_receive() -> Result<()> {
     needs!("root", "python");
     undisturbed(|| {
-        for recv in ["recv", "read", "readv", "recvmsg", "recvmmsg", "peek"] {
-            pairs(&Server::start(Language::Python)?, &plan::mixed("r", 40), &["--mode", "raw", "--recv", recv])?;
+        for (hooks, recv) in at_both(&["recv", "read", "readv", "recvmsg", "peek"], "recvmmsg") {
+            let server = Server::start(Language::Python)?;
+            let args = ["--mode", "raw", "--recv", recv];
+            pairs_with(hooked(hooks, &server)?, &server, &plan::mixed("r", 40), &args).context(hooks)?;
+        }
+        Ok(())
+    })
+}
+
+/// Each way with the hooks of choice and with those of system calls; the last only with these, since at the sockets
+/// it is hooked from its first use on.
+fn at_both<'a>(ways: &'a [&'a str], batch: &'a str) -> impl Iterator<Item = (&'static str, &'a str)> {
+    let at = |hooks| move |way: &&'a str| (hooks, *way);
+    ways.iter().map(at("auto")).chain(ways.iter().map(at("calls"))).chain([("calls", batch)])
+}
+
+fn hooked(hooks: &str, server: &Server) -> Result<Agent> {
+    Builder::new()?.args(&["--hooks", hooks]).port(server.port).start()
+}
+
+/// Calls that hand over several messages have no hook until the first is seen, and are seen whole then.
+#[test]
+fn batches_are_hooked_from_their_first_use_on() -> Result<()> {
+    needs!("root", "python");
+    undisturbed(|| {
+        for (call, args) in [
+            ("sys_exit_sendmmsg", ["--mode", "raw", "--send", "sendmmsg"]),
+            ("sys_exit_recvmmsg", ["--mode", "raw", "--recv", "recvmmsg"]),
+        ] {
+            let first = Server::start(Language::Python)?;
+            let second = Server::start(Language::Python)?;
+            let agent = Builder::new()?.start()?;
+            if agent.stderr().contains("seen at the system calls") {
+                println!("SKIPPED: the kernel has no tracepoints at the sockets");
+                return Ok(());
+            }
+            Client::run(Language::Python, &first.base(), &plan::mixed("first", 5), &args)?;
+            let attached = || Ok(agent.stderr().contains(call).then_some(()));
+            wait::until(Duration::from_secs(5), "the hook of a call in use", attached)?;
+            let steps = plan::mixed("then", 40);
+            let done = Client::run(Language::Python, &second.base(), &steps, &args)?;
+            let served = second.truth(steps.len())?;
+            // The first client's requests are seen in part.
+            let of_second = || -> Result<Option<Vec<_>>> {
+                let port = Some(i64::from(second.port));
+                let spans = agent.spans()?.into_iter().filter(|span| span.int("server.port") == port);
+                Ok(Some(spans.collect()).filter(|spans: &Vec<_>| spans.len() >= 2 * steps.len()))
+            };
+            let spans = wait::until(Duration::from_secs(10), "the spans", of_second)?;
+            expect_pairs(&[Side::client(&done, second.port), Side::server(&served, second.port)], &spans)
+                .context(call)?;
         }
         Ok(())
     })

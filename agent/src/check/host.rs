@@ -54,7 +54,7 @@ impl Host for ThisHost {
     }
 
     fn layout(&self) -> Result<Layout, String> {
-        probe::btf::layout().map_err(|error| error.to_string())
+        probe::btf::kernel().map(|kernel| kernel.layout).map_err(|error| error.to_string())
     }
 
     fn try_hooks(&self, layout: &Layout) -> anyhow::Result<Vec<(Hook, anyhow::Result<()>)>> {

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser};
 use tracing_subscriber::filter::Targets;
 
 use super::value::{self, Listen, Propagate, SpansTo};
+use crate::probe::hooks::Hooks;
 use crate::trace::{Percentile, SdkSpans};
 
 const AFTER_HELP: &str = "\
@@ -145,6 +146,10 @@ pub(super) struct Settings {
     /// Write trace context into traffic; this version knows only 'off' [default: off]
     #[arg(long, value_name = "HOW", value_parser = value::propagate, help_heading = "Advanced")]
     pub(super) propagate: Option<Propagate>,
+    /// See what is sent and received at the sockets, which is cheaper and needs Linux 6.16, or at the system calls: auto,
+    /// sockets or calls [default: auto]
+    #[arg(long, value_name = "WHERE", value_parser = value::hooks, help_heading = "Advanced")]
+    pub(super) hooks: Option<Hooks>,
     /// Size of the ring that carries payload: a power of two from 64KiB to 1GiB [default: 8MiB]
     #[arg(long, value_name = "BYTES", value_parser = value::segment_ring, help_heading = "Advanced")]
     pub(super) segment_ring: Option<u32>,
@@ -195,6 +200,7 @@ impl Settings {
             link_hold_back: self.link_hold_back.or(other.link_hold_back),
             sdk_spans: self.sdk_spans.or(other.sdk_spans),
             propagate: self.propagate.or(other.propagate),
+            hooks: self.hooks.or(other.hooks),
             segment_ring: self.segment_ring.or(other.segment_ring),
         }
     }

@@ -31,6 +31,7 @@ use self::args::{Cli, Settings, Subcommand};
 pub use self::error::UsageError;
 pub use self::value::{Listen, Propagate, SpansTo};
 use crate::causality;
+use crate::probe::hooks::Hooks;
 use crate::sampling::Sampler;
 use crate::trace::{Keep, SdkSpans};
 
@@ -78,6 +79,8 @@ pub struct Config {
     pub capture_request_headers: Vec<String>,
     /// The same of response header fields.
     pub capture_response_headers: Vec<String>,
+    /// Where the transfers of octets are seen.
+    pub hooks: Hooks,
     /// Octets of the ring that carries payload: a power of two, 64 KiB to 1 GiB.
     pub segment_ring: u32,
     /// Which log messages are written.
@@ -214,6 +217,7 @@ impl Config {
             },
             capture_request_headers: settings.capture_request_header,
             capture_response_headers: settings.capture_response_header,
+            hooks: settings.hooks.unwrap_or_default(),
             segment_ring: settings.segment_ring.unwrap_or(agent_common::limits::SEGMENT_RING),
             log: settings.log.unwrap_or_else(value::default_log),
         }

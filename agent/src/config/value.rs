@@ -11,6 +11,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use globset::GlobBuilder;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::probe::hooks::Hooks;
 use crate::trace::{Percentile, SdkSpans};
 
 /// The largest process id that Linux gives out (`PID_MAX_LIMIT` of 64-bit kernels).
@@ -193,6 +194,15 @@ pub(super) fn propagate(text: &str) -> Result<Propagate, String> {
         "off" => Ok(Propagate::Off),
         "tcp" | "headers" => Err(format!("'{text}' is not available yet in this version, only 'off' is")),
         _ => Err(format!("expected 'off', not '{text}'")),
+    }
+}
+
+pub(super) fn hooks(text: &str) -> Result<Hooks, String> {
+    match text {
+        "auto" => Ok(Hooks::Auto),
+        "sockets" => Ok(Hooks::Sockets),
+        "calls" => Ok(Hooks::Calls),
+        _ => Err(format!("expected 'auto', 'sockets' or 'calls', not '{text}'")),
     }
 }
 

@@ -21,16 +21,34 @@ pub enum LayoutError {
     NoField { structure: &'static str, field: &'static str },
 }
 
-/// Reads all offsets.
+/// The tracepoints at the sockets, which are there from Linux 6.16 on.
+const AT_SOCKETS: [&str; 3] = ["tcp_sendmsg_locked", "sock_send_length", "sock_recv_length"];
+
+/// What the type information of the running kernel says.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernel {
+    pub layout: Layout,
+    /// It has the tracepoints at the sockets.
+    pub socket_hooks: bool,
+}
+
+/// Reads the type information.
 ///
 /// # Errors
-/// When there is no type information, or a field is not in it.
-pub fn layout() -> Result<Layout, LayoutError> {
+/// When there is none, or a field is not in it.
+pub fn kernel() -> Result<Kernel, LayoutError> {
     if !Path::new(VMLINUX).exists() {
         return Err(LayoutError::NoBtf);
     }
     let btf = Btf::from_file(VMLINUX)?;
-    let at = |structure, field| offset(&btf, structure, field);
+    // Each tracepoint has a type of its own.
+    let traced =
+        |name: &&str| btf.resolve_types_by_name(&format!("btf_trace_{name}")).is_ok_and(|types| !types.is_empty());
+    Ok(Kernel { layout: layout(&btf)?, socket_hooks: AT_SOCKETS.iter().all(traced) })
+}
+
+fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
+    let at = |structure, field| offset(btf, structure, field);
     Ok(Layout {
         task_files: at("task_struct", "files")?,
         files_fdt: at("files_struct", "fdt")?,
@@ -55,6 +73,7 @@ pub fn layout() -> Result<Layout, LayoutError> {
         tcp_copied_seq: at("tcp_sock", "copied_seq")?,
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt")?,
         skc_flags: at("sock_common", "skc_flags")?,
+        sk_socket: at("sock", "sk_socket")?,
     })
 }
 
@@ -101,7 +120,7 @@ mod tests {
             println!("SKIPPED: no {VMLINUX}");
             return;
         }
-        let layout = layout().unwrap();
+        let layout = kernel().unwrap().layout;
         assert_eq!(layout.skc_daddr, 0, "the addresses come first, since sockets are looked up by them");
         assert_eq!(layout.skc_rcv_saddr, 4);
         assert_ne!(layout.tcp_write_seq, layout.tcp_copied_seq);

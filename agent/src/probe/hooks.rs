@@ -1,4 +1,16 @@
-//! Every hook: which program goes to which tracepoint, and what is lost without it.
+//! Every hook: which program goes to which tracepoint, where it is used, and what is lost without it.
+
+use agent_common::hint::rare;
+
+/// Where the transfers of octets are seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Hooks {
+    /// At the sockets where the kernel has tracepoints there (Linux 6.16), else at the system calls.
+    #[default]
+    Auto,
+    Sockets,
+    Calls,
+}
 
 /// What the agent can do without a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,44 +21,69 @@ pub enum Need {
     Optional(&'static str),
 }
 
+/// When a hook is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    Always,
+    /// Where transfers are seen at the sockets.
+    AtSockets,
+    /// Where they are seen at the system calls; with bits of [`rare`] at the sockets as well, from the first such call
+    /// on.
+    AtCalls(u32),
+}
+
 /// A program and the tracepoint it belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
     pub program: &'static str,
     pub category: &'static str,
     pub tracepoint: &'static str,
+    pub used: Use,
     pub need: Need,
 }
 
-const fn hook(program: &'static str, category: &'static str, tracepoint: &'static str, need: Need) -> Hook {
-    Hook { program, category, tracepoint, need }
+const fn always(name: &'static str, category: &'static str, need: Need) -> Hook {
+    Hook { program: name, category, tracepoint: name, used: Use::Always, need }
+}
+
+/// A raw tracepoint: its program has the tracepoint's name.
+const fn socket(name: &'static str, category: &'static str) -> Hook {
+    let need = Need::Optional("capture is at the system calls, which costs every call of every process some 50 ns");
+    Hook { program: name, category, tracepoint: name, used: Use::AtSockets, need }
+}
+
+const fn call(program: &'static str, tracepoint: &'static str, need: Need, rare: u32) -> Hook {
+    Hook { program, category: "syscalls", tracepoint, used: Use::AtCalls(rare), need }
 }
 
 const ENTRY: Need = Need::Optional("sent octets carry the time of the call's return instead of its entry");
 
 /// In the order of attaching: connections and processes first, then what moves octets, entries before returns.
 pub const HOOKS: &[Hook] = &[
-    hook("inet_sock_set_state", "sock", "inet_sock_set_state", Need::Required),
-    hook("sched_process_exec", "sched", "sched_process_exec", Need::Optional("names of short-lived processes")),
-    hook("sched_process_exit", "sched", "sched_process_exit", Need::Optional("ended processes are noticed later")),
-    hook("exit_connect", "syscalls", "sys_exit_connect", Need::Optional("connections refused before a packet is sent")),
-    hook("enter_write", "syscalls", "sys_enter_write", ENTRY),
-    hook("enter_writev", "syscalls", "sys_enter_writev", ENTRY),
-    hook("enter_sendto", "syscalls", "sys_enter_sendto", ENTRY),
-    hook("enter_sendmsg", "syscalls", "sys_enter_sendmsg", ENTRY),
-    hook("enter_sendmmsg", "syscalls", "sys_enter_sendmmsg", ENTRY),
-    hook("enter_sendfile64", "syscalls", "sys_enter_sendfile64", ENTRY),
-    hook("enter_splice", "syscalls", "sys_enter_splice", ENTRY),
-    hook("exit_read", "syscalls", "sys_exit_read", Need::Required),
-    hook("exit_readv", "syscalls", "sys_exit_readv", Need::Required),
-    hook("exit_recvfrom", "syscalls", "sys_exit_recvfrom", Need::Required),
-    hook("exit_recvmsg", "syscalls", "sys_exit_recvmsg", Need::Required),
-    hook("exit_recvmmsg", "syscalls", "sys_exit_recvmmsg", Need::Optional("octets received by recvmmsg")),
-    hook("exit_write", "syscalls", "sys_exit_write", Need::Required),
-    hook("exit_writev", "syscalls", "sys_exit_writev", Need::Required),
-    hook("exit_sendto", "syscalls", "sys_exit_sendto", Need::Required),
-    hook("exit_sendmsg", "syscalls", "sys_exit_sendmsg", Need::Required),
-    hook("exit_sendmmsg", "syscalls", "sys_exit_sendmmsg", Need::Optional("octets sent by sendmmsg")),
-    hook("exit_sendfile64", "syscalls", "sys_exit_sendfile64", Need::Optional("the time of octets sent by sendfile")),
-    hook("exit_splice", "syscalls", "sys_exit_splice", Need::Optional("the time of octets moved by splice")),
+    always("inet_sock_set_state", "sock", Need::Required),
+    always("sched_process_exec", "sched", Need::Optional("names of short-lived processes")),
+    always("sched_process_exit", "sched", Need::Optional("ended processes are noticed later")),
+    socket("tcp_sendmsg_locked", "tcp"),
+    socket("sock_send_length", "sock"),
+    socket("sock_recv_length", "sock"),
+    call("exit_connect", "sys_exit_connect", Need::Optional("connections refused before a packet is sent"), 0),
+    call("enter_write", "sys_enter_write", ENTRY, 0),
+    call("enter_writev", "sys_enter_writev", ENTRY, 0),
+    call("enter_sendto", "sys_enter_sendto", ENTRY, 0),
+    call("enter_sendmsg", "sys_enter_sendmsg", ENTRY, 0),
+    call("enter_sendmmsg", "sys_enter_sendmmsg", ENTRY, rare::BATCHES),
+    call("enter_sendfile64", "sys_enter_sendfile64", ENTRY, 0),
+    call("enter_splice", "sys_enter_splice", ENTRY, 0),
+    call("exit_read", "sys_exit_read", Need::Required, 0),
+    call("exit_readv", "sys_exit_readv", Need::Required, 0),
+    call("exit_recvfrom", "sys_exit_recvfrom", Need::Required, 0),
+    call("exit_recvmsg", "sys_exit_recvmsg", Need::Required, 0),
+    call("exit_recvmmsg", "sys_exit_recvmmsg", Need::Optional("octets received by recvmmsg"), rare::BATCHES),
+    call("exit_write", "sys_exit_write", Need::Required, 0),
+    call("exit_writev", "sys_exit_writev", Need::Required, 0),
+    call("exit_sendto", "sys_exit_sendto", Need::Required, 0),
+    call("exit_sendmsg", "sys_exit_sendmsg", Need::Required, 0),
+    call("exit_sendmmsg", "sys_exit_sendmmsg", Need::Optional("octets sent by sendmmsg"), rare::BATCHES),
+    call("exit_sendfile64", "sys_exit_sendfile64", Need::Optional("the time of octets sent by sendfile"), 0),
+    call("exit_splice", "sys_exit_splice", Need::Optional("the time of octets moved by splice"), rare::SPLICE),
 ];

@@ -10,12 +10,13 @@ use agent_common::counter::Counter;
 use agent_common::layout::{Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCESS_TRACE, Setup};
 use agent_common::limits;
 use anyhow::Context as _;
-use aya::maps::{HashMap, MapData, PerCpuArray};
-use aya::programs::TracePoint;
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 
-use self::hooks::{HOOKS, Hook, Need};
-use self::sys::{Hints, ReaderFlag};
+use self::btf::Kernel;
+use self::hooks::{HOOKS, Hook, Hooks, Need, Use};
+use self::sys::{Hints, RareCalls, ReaderFlag};
 use crate::source::Rings;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/remora-ebpf"));
@@ -25,6 +26,7 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/remora-
 pub struct Options {
     /// Octets of the ring of segments: a power of two, at least a page.
     pub segment_ring: u32,
+    pub hooks: Hooks,
     /// User space decides which processes are traced.
     pub choose_processes: bool,
     pub keep_ports: Vec<u16>,
@@ -37,8 +39,11 @@ pub struct Probe {
     ebpf: Ebpf,
     processes: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, u64>,
+    rare: RareCalls,
     /// Optional hooks that could not be attached, and why.
     pub missing: Vec<(Hook, String)>,
+    /// Their descriptors are needed as long as a program may be loaded.
+    _maps: [Map; 3],
 }
 
 /// What the reader of the rings needs.
@@ -53,33 +58,56 @@ pub struct Attached {
 ///
 /// # Errors
 /// When the kernel refuses a map, a program or a required hook; the error names which one and why.
-pub fn attach(layout: &Layout, options: &Options) -> anyhow::Result<Attached> {
-    let mut ebpf = load(layout, options)?;
+pub fn attach(kernel: &Kernel, options: &Options) -> anyhow::Result<Attached> {
+    match options.hooks {
+        Hooks::Calls => attach_at(kernel, options, false),
+        Hooks::Sockets => attach_at(kernel, options, true),
+        Hooks::Auto if !kernel.socket_hooks => attach_at(kernel, options, false),
+        Hooks::Auto => attach_at(kernel, options, true).or_else(|error| {
+            tracing::warn!("capture is at the system calls instead of the sockets: {error:#}");
+            attach_at(kernel, options, false)
+        }),
+    }
+}
+
+fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Result<Attached> {
+    let mut ebpf = load(&kernel.layout, options, at_sockets)?;
     let mut missing = Vec::new();
-    let mut ports: HashMap<_, u16, u8> = HashMap::try_from(map(&mut ebpf, "PORTS")?)?;
+    let (hints, reader, mut ports) = (map(&mut ebpf, "HINTS")?, map(&mut ebpf, "READER")?, map(&mut ebpf, "PORTS")?);
+    let mut port_filter: HashMap<_, u16, u8> = HashMap::try_from(&mut ports)?;
     for (list, value) in [(&options.keep_ports, PORT_KEEP), (&options.leave_ports, PORT_LEAVE)] {
         for port in list {
-            ports.insert(port, value, 0).with_context(|| format!("cannot add port {port} to the filter"))?;
+            port_filter.insert(port, value, 0).with_context(|| format!("cannot add port {port} to the filter"))?;
         }
     }
     let processes = HashMap::try_from(map(&mut ebpf, "PROCESSES")?)?;
     let counters = PerCpuArray::try_from(map(&mut ebpf, "COUNTERS")?)?;
-    let hints = Hints::map(map(&mut ebpf, "HINTS")?)?;
-    let waiting = ReaderFlag::map(map(&mut ebpf, "READER")?)?;
+    let maps = [hints, reader, ports];
+    let [hints, reader, _] = &maps;
+    let hints = Hints::map(hints)?;
+    let rare = RareCalls::map(reader)?;
+    let waiting = ReaderFlag::map(reader)?;
     let rings = Rings::new(map(&mut ebpf, "SEGMENTS")?, map(&mut ebpf, "LIFECYCLE")?)?;
     for hook in HOOKS {
-        if let Err(error) = attach_one(&mut ebpf, hook) {
+        let wanted = match hook.used {
+            Use::Always => true,
+            Use::AtSockets => at_sockets,
+            Use::AtCalls(_) => !at_sockets,
+        };
+        if wanted && let Err(error) = attach_one(&mut ebpf, hook) {
             match hook.need {
-                Need::Required => return Err(error),
-                Need::Optional(_) => missing.push((*hook, format!("{error:#}"))),
+                Need::Optional(_) if hook.used != Use::AtSockets => missing.push((*hook, format!("{error:#}"))),
+                _ => return Err(error),
             }
         }
     }
-    Ok(Attached { probe: Probe { ebpf, processes, counters, missing }, rings, hints, waiting })
+    let place = if at_sockets { "sockets" } else { "system calls" };
+    tracing::info!("transfers are seen at the {place}");
+    Ok(Attached { probe: Probe { ebpf, processes, counters, rare, missing, _maps: maps }, rings, hints, waiting })
 }
 
 /// Loads the object's maps and relocates its programs, without attaching any.
-fn load(layout: &Layout, options: &Options) -> anyhow::Result<Ebpf> {
+fn load(layout: &Layout, options: &Options, at_sockets: bool) -> anyhow::Result<Ebpf> {
     let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?)?;
     let setup = Setup {
         agent: std::process::id(),
@@ -87,6 +115,7 @@ fn load(layout: &Layout, options: &Options) -> anyhow::Result<Ebpf> {
         choose_processes: options.choose_processes.into(),
         keep_ports: (!options.keep_ports.is_empty()).into(),
         leave_ports: (!options.leave_ports.is_empty()).into(),
+        at_sockets: at_sockets.into(),
     };
     let layout = sys::LayoutGlobal(*layout);
     let setup = sys::SetupGlobal(setup);
@@ -100,21 +129,25 @@ fn load(layout: &Layout, options: &Options) -> anyhow::Result<Ebpf> {
         .context("cannot load the kernel side (CAP_BPF and CAP_PERFMON, or root, are needed)")
 }
 
-fn map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
+fn map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the kernel side has no map {name}"))
 }
 
 /// Loads and attaches one program.
 fn attach_one(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
-    let program: &mut TracePoint = ebpf
-        .program_mut(hook.program)
-        .with_context(|| format!("the kernel side has no program {}", hook.program))?
-        .try_into()?;
-    program.load().with_context(|| format!("the kernel refuses the program {}", hook.program))?;
-    program
-        .attach(hook.category, hook.tracepoint)
-        .with_context(|| format!("cannot attach to the tracepoint {}:{}", hook.category, hook.tracepoint))?;
-    Ok(())
+    let program =
+        ebpf.program_mut(hook.program).with_context(|| format!("the kernel side has no program {}", hook.program))?;
+    let refused = || format!("the kernel refuses the program {}", hook.program);
+    let attached: Result<(), ProgramError> = if hook.used == Use::AtSockets {
+        let program: &mut RawTracePoint = program.try_into()?;
+        program.load().with_context(refused)?;
+        program.attach(hook.tracepoint).map(drop)
+    } else {
+        let program: &mut TracePoint = program.try_into()?;
+        program.load().with_context(refused)?;
+        program.attach(hook.category, hook.tracepoint).map(drop)
+    };
+    attached.with_context(|| format!("cannot attach to the tracepoint {}:{}", hook.category, hook.tracepoint))
 }
 
 /// Tries each hook by itself, as `remora check` shows them: loads its program, attaches it, and lets go at once.
@@ -123,7 +156,7 @@ fn attach_one(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
 /// When the maps cannot be made, so that no hook can be tried.
 pub fn try_hooks(layout: &Layout) -> anyhow::Result<Vec<(Hook, anyhow::Result<()>)>> {
     let options = Options { segment_ring: 64 * 1024, ..Options::default() };
-    let mut ebpf = load(layout, &options)?;
+    let mut ebpf = load(layout, &options, false)?;
     Ok(HOOKS.iter().map(|hook| (*hook, attach_one(&mut ebpf, hook))).collect())
 }
 
@@ -153,6 +186,22 @@ impl Probe {
         let _ = self.processes.insert(tgid, if trace { PROCESS_TRACE } else { PROCESS_IGNORE }, 0);
     }
 
+    /// Attaches the hooks of rare calls that were seen on a TCP socket since the last look.
+    pub fn follow_rare_calls(&mut self) {
+        let seen = self.rare.unhooked();
+        if seen == 0 {
+            return;
+        }
+        for hook in HOOKS.iter().filter(|hook| matches!(hook.used, Use::AtCalls(rare) if rare & seen != 0)) {
+            match attach_one(&mut self.ebpf, hook) {
+                Ok(()) => tracing::info!(hook = hook.tracepoint, "attached: the call is in use"),
+                Err(error) => tracing::warn!(hook = hook.tracepoint, "not attached: {error:#}"),
+            }
+        }
+        // Also those that failed: trying again and again would not help.
+        self.rare.hook(seen);
+    }
+
     /// The cost of each program so far.
     #[must_use]
     pub fn costs(&self) -> BTreeMap<&'static str, ProgramCost> {
@@ -169,9 +218,11 @@ impl Probe {
     /// Detaches all programs; what is in the rings stays readable.
     pub fn detach(&mut self) {
         for (_, program) in self.ebpf.programs_mut() {
-            if let Ok(program) = <&mut TracePoint>::try_from(program) {
-                let _ = program.unload();
-            }
+            let _ = match program {
+                Program::TracePoint(program) => program.unload(),
+                Program::RawTracePoint(program) => program.unload(),
+                _ => Ok(()),
+            };
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Memory that user space and the kernel side both see, and the values that are written into the object before
-//! loading. The one place of the agent with `unsafe` code.
+//! loading. With `allocator` the one place of the agent with `unsafe` code.
 #![allow(unsafe_code, reason = "mapping memory and casting plain data for aya needs it")]
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -38,16 +38,15 @@ pub enum MapError {
 struct Mapped<T> {
     at: NonNull<T>,
     len: usize,
-    /// Keeps the map alive.
-    _map: Map,
 }
 
 // SAFETY: the memory is shared with the kernel side in any case; all accesses are volatile, of aligned integers.
 unsafe impl<T> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {
-    fn new(map: Map, len: usize) -> Result<Self, MapError> {
-        let Map::Array(data) = &map else { return Err(MapError::Kind) };
+    /// The mapping keeps the map alive.
+    fn new(map: &Map, len: usize) -> Result<Self, MapError> {
+        let Map::Array(data) = map else { return Err(MapError::Kind) };
         let fd = data.fd().as_fd().as_raw_fd();
         // SAFETY: a new mapping at an address of the kernel's choice; the length is that of the map or shorter.
         let at = unsafe {
@@ -64,7 +63,7 @@ impl<T> Mapped<T> {
             return Err(std::io::Error::last_os_error().into());
         }
         let at = NonNull::new(at.cast()).ok_or(MapError::Kind)?;
-        Ok(Self { at, len, _map: map })
+        Ok(Self { at, len })
     }
 
     fn slot(&self, index: u32) -> Option<NonNull<T>> {
@@ -85,7 +84,7 @@ impl<T> Drop for Mapped<T> {
 pub struct Hints(Mapped<Hint>);
 
 impl Hints {
-    pub(super) fn map(map: Map) -> Result<Self, MapError> {
+    pub(super) fn map(map: &Map) -> Result<Self, MapError> {
         // Values of an array are padded to 8 octets each, which 24 are already.
         Mapped::new(map, limits::HINTS as usize).map(Self)
     }
@@ -119,7 +118,7 @@ impl Hints {
 pub struct ReaderFlag(Mapped<Reader>);
 
 impl ReaderFlag {
-    pub(super) fn map(map: Map) -> Result<Self, MapError> {
+    pub(super) fn map(map: &Map) -> Result<Self, MapError> {
         Mapped::new(map, 1).map(Self)
     }
 
@@ -143,6 +142,35 @@ impl ReaderFlag {
     }
 }
 
+/// What the kernel side tells of calls that have no hook yet (`agent_common::hint::rare`).
+pub struct RareCalls(Mapped<Reader>);
+
+impl RareCalls {
+    pub(super) fn map(map: &Map) -> Result<Self, MapError> {
+        Mapped::new(map, 1).map(Self)
+    }
+
+    /// The calls seen whose hooks were not attached yet.
+    #[must_use]
+    pub fn unhooked(&self) -> u32 {
+        let Some(slot) = self.0.slot(0) else { return 0 };
+        let slot = slot.as_ptr();
+        // SAFETY: the slot of the mapping; aligned integers.
+        unsafe { (&raw const (*slot).seen).read_volatile() & !(&raw const (*slot).hooked).read_volatile() }
+    }
+
+    /// Tells the kernel side that these calls have hooks from now on.
+    pub fn hook(&mut self, calls: u32) {
+        let Some(slot) = self.0.slot(0) else { return };
+        let slot = slot.as_ptr();
+        // SAFETY: as above; nobody else writes the field.
+        unsafe {
+            let hooked = (&raw const (*slot).hooked).read_volatile();
+            (&raw mut (*slot).hooked).write_volatile(hooked | calls);
+        }
+    }
+}
+
 /// Waits until one of the descriptors is readable, or the time is over.
 pub fn wait_readable<const N: usize>(fds: [std::os::fd::RawFd; N], timeout: std::time::Duration) {
     let mut fds = fds.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
@@ -158,14 +186,4 @@ pub fn monotonic() -> agent_common::ids::MonoNanos {
     // SAFETY: the clock exists on every Linux, and the destination is a `timespec`.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     agent_common::ids::MonoNanos(time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned())
-}
-
-/// Gives memory back to the kernel that is not in use any more: reading the kernel's type information takes tens of
-/// megabytes once, which the allocator would keep.
-pub fn trim_memory() {
-    // SAFETY: the function only touches the allocator's own free memory.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }

@@ -94,7 +94,8 @@ impl Report {
         if self.hooks().is_empty() {
             faults.push("`remora check` names no hooks".to_owned());
         }
-        for (hook, why) in self.hooks_missing() {
+        // The kernels that are booted are older than the hooks at the sockets (Linux 6.16).
+        for (hook, why) in self.hooks_missing().into_iter().filter(|(hook, _)| !AT_SOCKETS.contains(&&**hook)) {
             faults.push(format!("hook {hook}: {why}"));
         }
         match (self.asked, self.answered) {
@@ -152,6 +153,8 @@ impl Report {
         hooks.iter().filter(|hook| !is_ok(hook)).map(|hook| (text(hook, "id"), text(hook, "detail"))).collect()
     }
 }
+
+const AT_SOCKETS: [&str; 3] = ["tcp:tcp_sendmsg_locked", "sock:sock_send_length", "sock:sock_recv_length"];
 
 fn is_ok(hook: &Value) -> bool {
     hook.get("outcome").and_then(Value::as_str) == Some("ok")

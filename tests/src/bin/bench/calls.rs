@@ -29,6 +29,9 @@ pub fn programs(report: &mut Report, seconds: u32) -> Result<()> {
     load?;
     let metrics = metrics?;
     for (program, what) in [
+        ("sock_recv_length", "a captured read or recvfrom, at the socket"),
+        ("sock_send_length", "a captured write, writev or sendfile, at the socket"),
+        ("tcp_sendmsg_locked", "the beginning of any of these, at the socket"),
         ("exit_read", "a captured read, return"),
         ("exit_recvfrom", "a captured recvfrom, return"),
         ("exit_write", "a captured write, return"),
