@@ -83,7 +83,7 @@ fn defaults() {
     assert_eq!(config.max_traces_per_second, None);
     assert_eq!((config.keep, config.sdk_spans), (Keep::default(), SdkSpans::LeaveOut));
     assert!(config.capture_request_headers.is_empty() && config.capture_response_headers.is_empty());
-    assert_eq!(config.segment_ring, 8 << 20);
+    assert_eq!((config.hooks, config.segment_ring), (Hooks::Auto, 8 << 20));
     assert_eq!(config.log.to_string(), "info");
 }
 
@@ -130,7 +130,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
 /// Everything that can be set has a variable and a key; a flag without one would fail here.
 #[test]
 fn all_settings_by_variable_and_by_key() {
-    let settings: [(&str, &str); 21] = [
+    let settings: [(&str, &str); 22] = [
         ("exe", "nginx"),
         ("pid", "12"),
         ("port", "80"),
@@ -151,6 +151,7 @@ fn all_settings_by_variable_and_by_key() {
         ("link-hold-back", "2s"),
         ("sdk-spans", "keep"),
         ("propagate", "off"),
+        ("hooks", "calls"),
         ("segment-ring", "65536"),
     ];
     let known: Vec<String> = Cli::command()
@@ -296,6 +297,7 @@ fn bad_flags() {
         (&["--segment-ring", ""], "--segment-ring: expected a power of two"),
         (&["--propagate", "tcp"], "--propagate: 'tcp' is not available yet in this version, only 'off' is"),
         (&["--propagate", "headers"], "--propagate: 'headers' is not available yet in this version"),
+        (&["--hooks", "kprobes"], "--hooks: expected 'auto', 'sockets' or 'calls', not 'kprobes'"),
         (&["--propagate", "on"], "--propagate: expected 'off', not 'on'"),
         (&["--keep-slowest", "99"], "--keep-slowest: expected a percentile from p50 to p99.999, such as p99, not '99'"),
         (&["--keep-slowest", "p100"], "--keep-slowest: expected a percentile"),
