@@ -49,4 +49,30 @@ counters! {
     SocketsTaken = "sockets_taken", false;
     /// Sockets refused by their first octets or by a filter.
     SocketsRefused = "sockets_refused", false;
+    /// Requests sent with a new trace.
+    ContextRoot = "context_root", false;
+    /// Requests sent in the trace of the request that their thread serves.
+    ContextThread = "context_thread", false;
+    /// Requests sent in the trace of the only request that their process serves.
+    ContextOnly = "context_only", false;
+    /// Requests sent while their cause was not certain.
+    ContextUncertain = "context_uncertain", false;
+    /// Requests sent that another agent or the application itself had put into a trace that is not known here.
+    ContextForeign = "context_foreign", false;
+    /// Requests whose application sends a context of its own, left alone.
+    ContextOwn = "context_own", false;
+    /// Requests whose head could not be read whole when they were sent.
+    ContextHeadUnseen = "context_head_unseen", false;
+    /// Requests on connections older than the agent, left alone.
+    ContextOldConnection = "context_old_connection", false;
+    /// Packets sent with a context, retransmissions included.
+    OptionSent = "option_sent", false;
+    /// Packets that had no room for a context.
+    OptionNoRoom = "option_no_room", false;
+    /// Contexts that packets brought.
+    OptionReceived = "option_received", false;
+    /// Contexts received that no agent of this version writes.
+    OptionMalformed = "option_malformed", false;
+    /// Connections or requests that could not be put into the maps of propagation.
+    ContextMapFull = "context_map_full", false;
 }

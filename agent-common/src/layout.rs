@@ -53,6 +53,16 @@ pub struct Layout {
     pub skc_flags: u32,
     /// `sock.sk_socket`
     pub sk_socket: u32,
+    /// `bpf_sock_ops_kern.sk`
+    pub sock_ops_sk: u32,
+    /// `bpf_sock_ops_kern.skb`
+    pub sock_ops_skb: u32,
+    /// `sk_buff.cb`, which holds a `tcp_skb_cb`
+    pub skb_cb: u32,
+    /// `tcp_skb_cb.seq`
+    pub cb_seq: u32,
+    /// `tcp_skb_cb.end_seq`
+    pub cb_end_seq: u32,
 }
 
 /// How the agent is set up.
@@ -71,11 +81,22 @@ pub struct Setup {
     pub leave_ports: u32,
     /// Not 0: transfers are seen at the sockets, so the hooks of system calls report only what those do not see.
     pub at_sockets: u32,
+    /// Not 0: contexts of requests are decided and sent. Everything that belongs to it is off otherwise.
+    pub propagate: u32,
+    /// Not 0: a parent's sampling decision is followed.
+    pub parent_based: u32,
+    /// A new trace is sampled when its randomness, 56 bits, is not below this; in two halves.
+    pub sample_from_high: u32,
+    pub sample_from_low: u32,
 }
 
-/// Values of the map of processes.
+/// Values of the map of processes: one of these two.
 pub const PROCESS_TRACE: u8 = 1;
 pub const PROCESS_IGNORE: u8 = 2;
+/// With [`PROCESS_TRACE`]: a thread stays with the request that it has read until that is answered.
+pub const PROCESS_THREADS_TELL: u8 = 1 << 2;
+/// With [`PROCESS_TRACE`]: the process calls also on its own account.
+pub const PROCESS_CALLS_UNASKED: u8 = 1 << 3;
 
 /// Values of the map of ports.
 pub const PORT_KEEP: u8 = 1;

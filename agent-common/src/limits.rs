@@ -21,6 +21,12 @@ pub const ENTERED: u32 = 64 * 1024;
 /// Sockets followed at the same time; the least recently used one is forgotten first.
 pub const SOCKETS: u32 = 32 * 1024;
 
+/// Connections with what propagation knows of them, when it is on; by direction of their requests.
+pub const PROPAGATED: u32 = 16 * 1024;
+
+/// Octets of a head that the kernel side reads to find a context in it.
+pub const SCANNED: u32 = 4096;
+
 /// Processes with a decision about being traced.
 pub const PROCESSES: u32 = 16 * 1024;
 

@@ -11,6 +11,9 @@ pub mod segment {
     pub const END: u8 = 1;
     /// The call failed with `errno`, which says that the connection is lost.
     pub const ERROR: u8 = 2;
+    /// The trace context of the request that begins at `seq`; [`crate::context::Context`] follows. It comes before the
+    /// request's octets.
+    pub const CONTEXT: u8 = 3;
 }
 
 /// The head of each record in the ring of segments. `captured` octets of payload follow, then `tail` octets.

@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel_s
 use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call};
+use crate::context;
 use crate::maps::{PROCESSES, SOCKETS, count, emit_lifecycle, given};
 use crate::segment::First;
 use crate::socket::{self, AF_INET, AF_INET6, Ends, Socket, kernel, verdict};
@@ -173,6 +174,9 @@ const SOCK_DEAD: u64 = 1;
 
 #[inline(always)]
 fn closed(sk: u64, old: i32) {
+    if context::is_on() {
+        context::closed(sk);
+    }
     let errno: i32 = kernel(sk, given!(LAYOUT.sk_err)).unwrap_or(0);
     if old == state::SYN_SENT {
         failed(sk, errno as u32);
@@ -308,6 +312,9 @@ pub fn executed(ctx: &TracePointContext) {
 pub fn exited() {
     let thread = call::thread();
     let tgid = (thread >> 32) as u32;
+    if context::is_on() {
+        context::serving::exited(thread);
+    }
     // SAFETY: values are single octets.
     if tgid != thread as u32 || unsafe { PROCESSES.get(&tgid) }.is_none() {
         return;

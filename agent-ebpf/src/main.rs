@@ -4,7 +4,8 @@
 //! - `socket`: from a descriptor to the socket behind it, and what is known of that socket;
 //! - `segment`: the octets a call moved, into the ring of segments;
 //! - `sock`: the hooks at the sockets themselves;
-//! - `lifecycle`: connections and processes that come and go, into the ring of lifecycles.
+//! - `lifecycle`: connections and processes that come and go, into the ring of lifecycles;
+//! - `context`: with `--propagate` alone, which trace a request belongs to, and how its packets say so.
 //!
 //! Why these hooks: tracepoints need no kprobes and survive lockdown. Where the kernel has them (Linux 6.16), those at the
 //! sockets are used: they cost nothing on any other call. Elsewhere it is the tracepoints of system calls, which exist on
@@ -17,6 +18,7 @@
 #![allow(clippy::needless_borrows_for_generic_args, reason = "the kernel reads keys and values where they lie")]
 
 mod call;
+mod context;
 mod lifecycle;
 mod maps;
 mod segment;
@@ -24,24 +26,46 @@ mod sock;
 mod socket;
 
 use agent_common::ids::Direction;
-use aya_ebpf::macros::{raw_tracepoint, tracepoint};
-use aya_ebpf::programs::{RawTracePointContext, TracePointContext};
+use aya_ebpf::macros::{raw_tracepoint, sock_ops, tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, SockOpsContext, TracePointContext};
 
 use crate::call::{Call, Exit};
 use crate::segment::Payload;
 
-/// Declares the entry hook of a call that sends.
+/// Declares the entry hook of a call that sends, with its payload and that one's length where it may begin a request
+/// whose context is decided.
 macro_rules! enter {
-    ($($name:ident)*) => {$(
+    ($($name:ident $(: |$call:ident| $payload:expr)?;)*) => {$(
         #[tracepoint]
         pub fn $name(_ctx: TracePointContext) -> u32 {
             call::note_entry();
+            $(if context::is_on() {
+                let $call = Call::current();
+                let (payload, len) = $payload;
+                context::sending($call.arg0(), payload, len);
+            })?
             0
         }
     )*};
 }
 
-enter!(enter_write enter_writev enter_sendto enter_sendmsg enter_sendmmsg enter_sendfile64 enter_splice);
+enter! {
+    enter_write: |call| (Payload::Flat { at: call.arg1() }, call.arg2());
+    enter_writev: |call| (Payload::Vectors { at: call.arg1(), count: call.arg2() }, 0);
+    enter_sendto: |call| (Payload::Flat { at: call.arg1() }, call.arg2());
+    enter_sendmsg: |call| (call::message(call.arg1()), 0);
+    enter_sendmmsg;
+    enter_sendfile64;
+    enter_splice;
+}
+
+/// Packets of TCP connections, for contexts in options; attached when propagation is on. The kernel goes on with what was
+/// done when it gives 1.
+#[sock_ops]
+pub fn options(ctx: SockOpsContext) -> u32 {
+    context::option::called(&ctx);
+    1
+}
 
 #[tracepoint]
 pub fn exit_read(ctx: TracePointContext) -> u32 {

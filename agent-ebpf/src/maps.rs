@@ -1,7 +1,5 @@
 //! Every map, with its bound and who deletes from it, and the counters.
 
-use core::arch::asm;
-
 use agent_common::counter::Counter;
 use agent_common::hint::{Hint, Reader};
 use agent_common::layout::{Layout, Setup};
@@ -13,6 +11,10 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 
 use crate::call::Entered;
+use crate::context::Record;
+use crate::context::head::Scan;
+use crate::context::option::{Client, Told};
+use crate::context::serving::{Load, Request};
 use crate::segment::Gather;
 use crate::socket::Socket;
 
@@ -43,12 +45,27 @@ pub static LAYOUT: Layout = Layout {
     tcp_rcv_nxt: 0,
     skc_flags: 0,
     sk_socket: 0,
+    sock_ops_sk: 0,
+    sock_ops_skb: 0,
+    skb_cb: 0,
+    cb_seq: 0,
+    cb_end_seq: 0,
 };
 
 /// How the agent is set up; user space fills it in before loading.
 #[unsafe(no_mangle)]
-pub static SETUP: Setup =
-    Setup { agent: 0, cpus: 1, choose_processes: 0, keep_ports: 0, leave_ports: 0, at_sockets: 0 };
+pub static SETUP: Setup = Setup {
+    agent: 0,
+    cpus: 1,
+    choose_processes: 0,
+    keep_ports: 0,
+    leave_ports: 0,
+    at_sockets: 0,
+    propagate: 0,
+    parent_based: 0,
+    sample_from_high: 0,
+    sample_from_low: 0,
+};
 
 /// Reads a field of [`LAYOUT`] or [`SETUP`]. The compiler must not take the value it sees for the one at load time.
 macro_rules! given {
@@ -91,6 +108,23 @@ static READER: Array<Reader> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map]
 pub static LAST_CONN: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
+/// What is sent with the newest request of a connection, by `struct sock`. Made when the connection is, deleted when it
+/// reaches `TCP_CLOSE`. This map and the next three have one entry when propagation is off.
+#[map]
+pub static CLIENTS: LruHashMap<u64, Client> = LruHashMap::with_max_entries(limits::PROPAGATED, 0);
+
+/// The newest request received on a connection. Deleted as above.
+#[map]
+pub static REQUESTS: HashMap<u64, Request> = HashMap::with_max_entries(limits::PROPAGATED, 0);
+
+/// What TCP options told of a connection's requests. Deleted as above.
+#[map]
+pub static TOLD: LruHashMap<u64, Told> = LruHashMap::with_max_entries(limits::PROPAGATED, 0);
+
+/// What each thread and each process serves: `pid_tgid`, with a thread id of 0 for the process. Deleted at their exit.
+#[map]
+pub static LOADS: HashMap<u64, Load> = HashMap::with_max_entries(limits::PROPAGATED, 0);
+
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
@@ -100,6 +134,8 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.l
 #[repr(C)]
 pub struct Scratch {
     pub gather: Gather,
+    pub scan: Scan,
+    pub context: Record,
     pub head: SegmentHead,
     pub payload: [u8; 2 * limits::CAPTURE],
 }
@@ -107,16 +143,6 @@ pub struct Scratch {
 /// User space sets the number of entries to that of possible CPUs.
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
-
-#[inline(always)]
-pub fn count(counter: Counter) {
-    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
-        // Atomic, since a packet that comes in may interrupt a program that counts, and its own program counts too. The
-        // target has no atomics in `core`, for want of a compare-and-swap on the oldest kernels.
-        // SAFETY: an aligned integer of the map.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) value, in(reg) 1_u64) };
-    }
-}
 
 /// Whether the hooks of a call that is rare on TCP are there ([`agent_common::hint::rare`]). If not, user space is told
 /// that the call is made.
@@ -134,6 +160,22 @@ pub fn has_hook(rare: u32) -> bool {
         }
     }
     false
+}
+
+/// Adds to a number in a map that others may change at the same time. `core` has no such operation for this target,
+/// which lacks compare-and-swap before Linux 5.12.
+#[inline(always)]
+pub fn add(number: *mut u64, amount: u64) {
+    // SAFETY: the caller gives an aligned field of a map's value, which the verifier checks.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) number, in(reg) amount) };
+}
+
+/// Atomic, since a packet that comes in may interrupt a program that counts, and its own program counts too.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        add(value, 1);
+    }
 }
 
 /// The flags of a record, `None` when user space wants none any more. A wake-up only when it waits for one: under load
@@ -161,6 +203,16 @@ pub fn emit_segment(scratch: *mut Scratch, len: u64) {
         bpf_ringbuf_output((&raw const SEGMENTS).cast_mut().cast(), from, len, flags)
     };
     if result != 0 {
+        count(Counter::SegmentRingFull);
+    }
+}
+
+/// Puts a record without payload into the ring of segments.
+#[inline(always)]
+pub fn emit_context<T>(record: &T) {
+    let Some(flags) = wake() else { return };
+    count(Counter::Segments);
+    if SEGMENTS.output::<T>(record, flags).is_err() {
         count(Counter::SegmentRingFull);
     }
 }

@@ -7,13 +7,15 @@ use agent_common::counter::Counter;
 use agent_common::hint;
 use agent_common::ids::Direction;
 use agent_common::layout::PROCESS_IGNORE;
-use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, TAIL};
+use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, SCANNED, TAIL};
 use agent_common::record::segment as kind;
 use agent_common::record::{SegmentHead, segment};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_user};
 use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call, Exit};
+use crate::context;
+use crate::context::serving::Run;
 use crate::lifecycle;
 use crate::maps::{HINTS, PROCESSES, SCRATCH, Scratch, count, emit_segment, given};
 use crate::socket::{self, Socket, verdict};
@@ -50,6 +52,8 @@ struct Transfer {
     conn: u64,
     thread: u64,
     direction: Direction,
+    /// One message of several.
+    batched: bool,
 }
 
 /// The messages of a call.
@@ -110,7 +114,7 @@ fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direc
             if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &First { direction, len }) {
                 return;
             }
-            let transfer = Transfer { sk, conn: socket.conn, thread, direction };
+            let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: false };
             let Some(end) = position(sk, socket, direction) else { return };
             emit(&transfer, socket, payload, end.wrapping_sub(len), len);
             if socket.dying != 0 {
@@ -120,7 +124,7 @@ fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direc
         Exit::Nothing if matches!(direction, Direction::Egress) => {}
         Exit::Nothing | Exit::Lost(_) => {
             if socket.verdict == verdict::TAKEN {
-                emit_end(&Transfer { sk, conn: socket.conn, thread, direction }, socket, exit);
+                emit_end(&Transfer { sk, conn: socket.conn, thread, direction, batched: false }, socket, exit);
             }
             if socket.dying != 0 {
                 lifecycle::read_on(sk, socket);
@@ -166,6 +170,11 @@ pub fn messages(ctx: &TracePointContext, direction: Direction) {
     // program is too large").
     // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
     unsafe { bpf_loop(number, message_one as *mut core::ffi::c_void, (&raw mut batch).cast(), 0) };
+    // SAFETY: a value of the map, which stays readable while the program runs.
+    let socket = unsafe { &*batch.socket };
+    if context::is_on() && socket.verdict == verdict::TAKEN {
+        context::serving::batched(sk, socket.conn, thread, socket.role);
+    }
 }
 
 /// One message of the call; always 0, which goes on with the next.
@@ -179,7 +188,8 @@ extern "C" fn message_one(index: u32, batch: *mut core::ffi::c_void) -> i64 {
     let first = First { direction: batch.direction, len: batch.end.wrapping_sub(batch.seq) };
     let payload = call::message(batch.at.wrapping_add(u64::from(index) * MMSGHDR_SIZE));
     if len > 0 && (socket.verdict == verdict::TAKEN || decide(batch.sk, socket, payload, len, &first)) {
-        let transfer = Transfer { sk: batch.sk, conn: socket.conn, thread: batch.thread, direction: batch.direction };
+        let &mut Batch { sk, thread, direction, .. } = batch;
+        let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: true };
         emit(&transfer, socket, payload, batch.seq, len);
     }
     batch.seq = batch.seq.wrapping_add(len);
@@ -288,6 +298,42 @@ fn is_start_line(octets: [u8; 4]) -> bool {
     )
 }
 
+/// Whether these are the first octets of a request.
+#[inline(always)]
+pub fn is_request_line(octets: [u8; 4]) -> bool {
+    octets != *b"HTTP" && is_start_line(octets)
+}
+
+/// The first four octets that a call is to send; `len` is that of a single buffer.
+#[inline(always)]
+pub fn first_octets(payload: Payload, len: u64) -> Option<[u8; 4]> {
+    let (at, available) = match payload {
+        Payload::Flat { at } => (at, len),
+        Payload::Vectors { at, .. } => {
+            let [base, size] = call::user::<[u64; 2]>(at)?;
+            (base, size)
+        }
+        Payload::Unseen => return None,
+    };
+    if available < 4 {
+        return None;
+    }
+    call::user(at)
+}
+
+/// Copies the first octets that a call is to send into the scratch space, as many as are looked at; how many.
+#[inline(always)]
+pub fn peek(scratch: *mut Scratch, payload: Payload, len: u64) -> u32 {
+    match payload {
+        Payload::Flat { at } => {
+            let n = if len < u64::from(SCANNED) { len } else { u64::from(SCANNED) };
+            if copy(scratch, 0, at, n) { n as u32 } else { 0 }
+        }
+        Payload::Vectors { at, count } => gather(scratch, at, count, SCANNED, SCANNED) as u32 & 0x1_ffff,
+        Payload::Unseen => 0,
+    }
+}
+
 /// Writes the record of `len` octets that begin at `seq`, unless user space said it needs none.
 #[inline(always)]
 fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, len: u32) {
@@ -348,6 +394,21 @@ fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, le
             ..SegmentHead::default()
         },
     );
+    if !transfer.batched && context::is_on() {
+        context::moved(&Run {
+            sk: transfer.sk,
+            conn: transfer.conn,
+            thread: transfer.thread,
+            direction: transfer.direction,
+            seq,
+            len,
+            captured: captured as u32,
+            tail: tail as u32,
+            scratch,
+            role: socket.role,
+            fresh: socket.fresh,
+        });
+    }
     // Read back from the head. The compiler knows both lengths well enough to leave out a bound on what it has in
     // registers; 6.12's verifier forgets the bound of `wanted` where `flat` compares `wanted + TAIL` with `len`, two values
     // that it takes for linked ("R3 unbounded memory access").
@@ -451,6 +512,18 @@ pub struct Gather {
 /// The same for a vector of buffers.
 #[inline(always)]
 fn vectors(scratch: *mut Scratch, at: u64, number: u64, len: u32, wanted: u32) -> u64 {
+    let packed = gather(scratch, at, number, len, wanted);
+    // SAFETY: a value of the map, this CPU's own.
+    let gather = unsafe { &(*scratch).gather };
+    if gather.passed < gather.len {
+        count(Counter::VectorsCut);
+    }
+    packed
+}
+
+/// The same, without counting what is not there.
+#[inline(always)]
+fn gather(scratch: *mut Scratch, at: u64, number: u64, len: u32, wanted: u32) -> u64 {
     // SAFETY: a value of the map, this CPU's own.
     let gather = unsafe { &mut (*scratch).gather };
     *gather = Gather { at, len: len.into(), wanted: wanted.into(), passed: 0, captured: 0, tail: 0 };
@@ -458,9 +531,6 @@ fn vectors(scratch: *mut Scratch, at: u64, number: u64, len: u32, wanted: u32) -
     // A loop that the verifier goes through once: unrolled, it has more states than it will look at.
     // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
     unsafe { bpf_loop(number, gather_one as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
-    if gather.passed < gather.len {
-        count(Counter::VectorsCut);
-    }
     gather.captured | gather.tail << 32
 }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{self, Config, Listen, SpansTo};
+use crate::config::{self, Config, Listen, Propagate, SpansTo};
 use crate::conn::Connections;
 use crate::export::lines::{self, Format, LineExporter, Target};
 use crate::export::otlp::config::{OtlpConfig, Signal};
@@ -80,13 +80,15 @@ async fn serve(
 
     let kernel = probe::btf::kernel()?;
     crate::check::privileges()?;
-    let attached = tokio::task::block_in_place(|| probe::attach(&kernel, &options(&config)))?;
+    let options = options(&config);
+    let attached = tokio::task::block_in_place(|| probe::attach(&kernel, &options))?;
     for (hook, why) in &attached.probe.missing {
         tracing::warn!(hook = hook.tracepoint, why, "not attached: without it, less is seen");
     }
     let outputs = outputs(&config, otlp)?;
     let store = Arc::new(Store::new(StoreLimits::default()));
     let probe::Attached { probe, rings, hints, waiting } = attached;
+    let at_sockets = probe.at_sockets;
     let engine = engine(&config, probe, hints, &outputs, &store)?;
     let shared: Shared = Arc::new(Mutex::new(engine));
     let stop = Arc::new(AtomicBool::new(false));
@@ -100,7 +102,7 @@ async fn serve(
     };
 
     let names = outputs.handles.clone();
-    let observer = Arc::new(Observer::new(Arc::clone(&shared), names, config.segment_ring));
+    let observer = Arc::new(Observer::new(Arc::clone(&shared), names, probe::map_octets(&options)));
     let state = Arc::new(State::new(observer.clone(), Arc::clone(&store), [config.listen.host.clone()]));
     let closing = CancellationToken::new();
     let server = tokio::spawn(listen::serve(listener, state, closing.clone()));
@@ -116,7 +118,7 @@ async fn serve(
         }
         None => None,
     };
-    announce(address, &config, &outputs);
+    announce(address, &config, &outputs, at_sockets);
     crate::allocator::give_back();
     observer.set_ready();
 
@@ -157,6 +159,10 @@ fn options(config: &Config) -> Options {
         choose_processes: !(selection.exe.is_empty() && selection.pids.is_empty() && selection.exclude_exe.is_empty()),
         keep_ports: selection.ports.clone(),
         leave_ports: selection.exclude_ports.clone(),
+        propagate: (config.propagate == Propagate::Tcp).then(|| {
+            let (sample_from, parent_based) = config.sampler.rule();
+            probe::Propagation { parent_based, sample_from, on: true }
+        }),
     }
 }
 
@@ -206,7 +212,7 @@ fn engine(
     let common = Common::detect(config::variable("OTEL_RESOURCE_ATTRIBUTES").as_deref());
     let mut processes = Processes::new(filter, common, Tgid(std::process::id()));
     processes.scan(probe::sys::monotonic());
-    Ok(Engine::new(
+    let mut engine = Engine::new(
         Connections::new(Arc::new(http), Some(hints)),
         processes,
         traces,
@@ -217,14 +223,20 @@ fn engine(
         Ports { keep: selection.ports.clone(), leave: selection.exclude_ports.clone() },
         outputs.handles.iter().map(|(_, handle)| handle.clone()).collect(),
         Arc::clone(store),
-    ))
+    );
+    if config.propagate != Propagate::Off {
+        engine.propagates = true;
+        engine.traces.propagate();
+    }
+    Ok(engine)
 }
 
-fn announce(address: SocketAddr, config: &Config, outputs: &Outputs) {
+fn announce(address: SocketAddr, config: &Config, outputs: &Outputs, at_sockets: bool) {
     let to: Vec<&str> = outputs.handles.iter().map(|(name, _)| *name).collect();
     let to = if to.is_empty() { "none (set OTEL_EXPORTER_OTLP_ENDPOINT or --spans)".to_owned() } else { to.join(", ") };
     tracing::debug!(?config, "configuration");
-    eprintln!("remora {}: capturing HTTP/1; spans to {to}", env!("CARGO_PKG_VERSION"));
+    let place = if at_sockets { "sockets" } else { "system calls" };
+    eprintln!("remora {}: capturing HTTP/1 at the {place}; spans to {to}", env!("CARGO_PKG_VERSION"));
     eprintln!("remora: listening on http://{address} (page /, metrics /metrics)");
 }
 

@@ -27,7 +27,7 @@ const PROTOCOL: &str = "http1";
 pub struct Observer {
     shared: Shared,
     exporters: Vec<(&'static str, ExportHandle)>,
-    segment_ring: u32,
+    map_octets: Vec<(&'static str, u64)>,
     points: OnceLock<Arc<Points>>,
     started: Instant,
     started_unix: f64,
@@ -36,12 +36,16 @@ pub struct Observer {
 
 impl Observer {
     #[must_use]
-    pub fn new(shared: Shared, exporters: Vec<(&'static str, ExportHandle)>, segment_ring: u32) -> Self {
+    pub fn new(
+        shared: Shared,
+        exporters: Vec<(&'static str, ExportHandle)>,
+        map_octets: Vec<(&'static str, u64)>,
+    ) -> Self {
         let started_unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         Self {
             shared,
             exporters,
-            segment_ring,
+            map_octets,
             points: OnceLock::new(),
             started: Instant::now(),
             started_unix,
@@ -134,7 +138,7 @@ impl Observer {
             resident_bytes: process.resident_bytes,
             start_time_seconds: self.started_unix,
             open_fds: process.open_fds,
-            map_bytes: probe::map_octets(self.segment_ring).to_vec(),
+            map_bytes: self.map_octets.clone(),
             programs: engine
                 .probe
                 .costs()

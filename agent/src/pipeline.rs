@@ -20,7 +20,7 @@ use crate::signal::http;
 use crate::signal::metrics::Registry;
 use crate::signal::span::{Batch, Endpoints, Kind, Span};
 use crate::signal::tracer::Tracer;
-use crate::source::{LifecycleRecord, LifecycleRing, Opened, Rings};
+use crate::source::{LifecycleRecord, LifecycleRing, Opened, Rings, Told};
 use crate::trace::{Placed, Tail, Traces};
 
 /// Records of one pass, at most: the state's lock is held for one pass.
@@ -45,6 +45,8 @@ pub struct Engine {
     pub registry: Registry,
     pub probe: Probe,
     pub stats: Stats,
+    /// Contexts are propagated, so that the kernel side wants to know the habits of processes.
+    pub propagates: bool,
     ports: Ports,
     exporters: Vec<ExportHandle>,
     store: Arc<Store>,
@@ -121,6 +123,7 @@ impl Engine {
             registry,
             probe,
             stats: Stats::default(),
+            propagates: false,
             ports,
             exporters,
             store,
@@ -182,7 +185,7 @@ impl Engine {
         let mut steps = std::mem::take(&mut self.steps);
         for step in steps.drain(..) {
             match step {
-                Step::Begun { id, request, endpoints } => self.begun(id, &request, endpoints),
+                Step::Begun { id, request, endpoints, told } => self.begun(id, &request, endpoints, told),
                 Step::Dropped(id) => self.traces.dropped(id, self.newest, &mut self.placed),
                 Step::Finished(finished) => self.finished(finished),
             }
@@ -195,10 +198,10 @@ impl Engine {
         }
     }
 
-    fn begun(&mut self, id: ExchangeId, request: &Begun, endpoints: Option<Endpoints>) {
+    fn begun(&mut self, id: ExchangeId, request: &Begun, endpoints: Option<Endpoints>, told: Option<Told>) {
         let resource = self.processes.of(request.thread.tgid, request.at);
         if let Some(resource) = resource.filter(|_| self.admits(request.direction, endpoints)) {
-            self.traces.begin(id, request, endpoints, &resource, &mut self.placed);
+            self.traces.begin(id, request, endpoints, told, &resource, &mut self.placed);
         }
     }
 
@@ -249,7 +252,12 @@ impl Engine {
         }
         self.probe.follow_rare_calls();
         for (tgid, trace) in self.processes.newly_decided() {
-            self.probe.decide(tgid.0, trace);
+            self.probe.decide(tgid.0, trace, self.traces.habits_of(tgid));
+        }
+        if self.propagates {
+            for (tgid, habits) in self.traces.changed_habits() {
+                self.probe.decide(tgid.0, true, habits);
+            }
         }
     }
 }

@@ -106,6 +106,15 @@ impl Sampler {
         Ok(Self { root, parent_based, rules: Vec::new() })
     }
 
+    /// A new trace is kept when its randomness is not below this, and whether a parent's decision is followed instead.
+    #[must_use]
+    pub const fn rule(&self) -> (u64, bool) {
+        match self.root {
+            Root::Never => (u64::MAX, self.parent_based),
+            Root::From(threshold) => (threshold, self.parent_based),
+        }
+    }
+
     /// The same with rules, of which the first that matches takes the place of the sampler's own rate: of
     /// `always_off`, too. A parent's decision counts as it does without them.
     #[must_use]

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid, Tid};
+use agent_common::context::by;
+use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, SpanId, Tgid, Tid, TraceId};
 use agent_common::limits::FILENAME;
 use agent_common::record::{Closing, Connection, Process, SegmentHead, lifecycle, role, segment};
 use aya::maps::{Map, MapData, MapError, RingBuf};
@@ -41,6 +42,31 @@ pub enum What<'a> {
     End,
     /// The call failed since the connection is lost.
     Lost { errno: u8 },
+    /// The kernel side knows the trace of the request that begins here; its octets come next.
+    Context(Told),
+}
+
+/// The trace of a request, as the kernel side has decided it or was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub trace_id: TraceId,
+    /// The client's span; `None` for a server's new trace.
+    pub span_id: Option<SpanId>,
+    pub sampled: bool,
+    pub by: By,
+}
+
+/// How the kernel side came to a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A new trace.
+    Root,
+    /// A TCP option brought it.
+    Option,
+    /// A client's request, caused by the server's request with this connection and position that its thread serves.
+    Thread(ConnId, Seq),
+    /// The same, by the only one that its process serves.
+    Only(ConnId, Seq),
 }
 
 /// Something that begins or ends.
@@ -212,6 +238,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
         }
         segment::END => What::End,
         segment::ERROR => What::Lost { errno: head.errno },
+        segment::CONTEXT => What::Context(told(&mut fields)?),
         _ => return Err(Malformed),
     };
     Ok(SegmentRecord {
@@ -221,6 +248,27 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
         direction: Direction::from_code(head.direction).ok_or(Malformed)?,
         seq: Seq(head.seq),
         what,
+    })
+}
+
+fn told(fields: &mut Fields<'_>) -> Result<Told, Malformed> {
+    let (trace_id, span_id) = (fields.take()?, fields.take()?);
+    let (conn, seq) = (ConnId(fields.u64()?), Seq(fields.u32()?));
+    let by = match fields.u8()? {
+        by::ROOT => By::Root,
+        by::OPTION => By::Option,
+        by::THREAD => By::Thread(conn, seq),
+        by::ONLY => By::Only(conn, seq),
+        _ => return Err(Malformed),
+    };
+    if trace_id == [0; 16] {
+        return Err(Malformed);
+    }
+    Ok(Told {
+        trace_id: TraceId(trace_id),
+        span_id: (span_id != [0; 8]).then_some(SpanId(span_id)),
+        sampled: fields.u8()? != 0,
+        by,
     })
 }
 

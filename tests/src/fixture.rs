@@ -110,6 +110,13 @@ impl Server {
         Self::run(with(&env::python(), &env::fixture("python/descriptors.py")).arg(case))
     }
 
+    /// A service of `chain.py` in a network namespace.
+    pub fn chain_at(host: &Host, args: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        let mut command = with(&env::python(), &env::fixture("python/chain.py"));
+        command.args(args).envs(environment.iter().copied());
+        Self::run(&mut host.command(&command))
+    }
+
     fn run(command: &mut Command) -> Result<Self> {
         let folder = TempDir::new()?;
         let log = folder.path().join("server.log");

@@ -143,7 +143,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "WHAT", value_parser = value::sdk_spans, help_heading = "Traces")]
     pub(super) sdk_spans: Option<SdkSpans>,
 
-    /// Write trace context into traffic; this version knows only 'off' [default: off]
+    /// Send trace context to other agents: off, or tcp, in an option of TCP [default: off]
     #[arg(long, value_name = "HOW", value_parser = value::propagate, help_heading = "Advanced")]
     pub(super) propagate: Option<Propagate>,
     /// See what is sent and received at the sockets, which is cheaper and needs Linux 6.16, or at the system calls: auto,

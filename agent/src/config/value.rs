@@ -65,6 +65,8 @@ pub enum Propagate {
     /// Nothing is written.
     #[default]
     Off,
+    /// Between agents, in a TCP option.
+    Tcp,
 }
 
 pub(super) fn listen(text: &str) -> Result<Listen, String> {
@@ -192,8 +194,9 @@ pub(super) fn sdk_spans(text: &str) -> Result<SdkSpans, String> {
 pub(super) fn propagate(text: &str) -> Result<Propagate, String> {
     match text {
         "off" => Ok(Propagate::Off),
-        "tcp" | "headers" => Err(format!("'{text}' is not available yet in this version, only 'off' is")),
-        _ => Err(format!("expected 'off', not '{text}'")),
+        "tcp" => Ok(Propagate::Tcp),
+        "headers" => Err("'headers' is not available yet in this version, only 'off' and 'tcp' are".to_owned()),
+        _ => Err(format!("expected off or tcp, not '{text}'")),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::probe::sys::Hints;
 use crate::protocol::http1::{self, Follower, Method};
 use crate::protocol::{Begun, End, Exchange, IgnoreReason, Notice, Segment, Verdict};
 use crate::signal::span::{Endpoints, Kind};
-use crate::source::{Closed, Opened, Positions, SegmentRecord, What};
+use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
 
 /// Connections at the same time. The kernel side follows half as many, so this is only reached when it lost records
 /// of closing; then the ones without traffic for longest go.
@@ -50,6 +50,12 @@ impl ExchangeId {
     pub const fn new(conn: ConnId, number: u32) -> Self {
         Self(conn.0 << 24 | (number & 0x00ff_ffff) as u64)
     }
+
+    /// The connection, while fewer than 2^40 were given out.
+    #[must_use]
+    pub const fn conn(self) -> ConnId {
+        ConnId(self.0 >> 24)
+    }
 }
 
 /// What the connections bring, in order.
@@ -59,6 +65,8 @@ pub enum Step {
         id: ExchangeId,
         request: Begun,
         endpoints: Option<Endpoints>,
+        /// What the kernel side knows of its trace.
+        told: Option<Told>,
     },
     /// A request that began will not become an exchange.
     Dropped(ExchangeId),
@@ -89,6 +97,8 @@ struct Connection {
     /// `None` when it is not followed any more.
     follower: Option<Box<Follower>>,
     streams: [Stream; 2],
+    /// Traces of requests that have not begun yet, by position.
+    told: Vec<(Direction, Seq, Told)>,
     /// The hints that hold: flags and skip positions.
     hinted: (u32, [u32; 2]),
     last: MonoNanos,
@@ -198,6 +208,7 @@ impl Connections {
             endpoints,
             follower: Some(Box::new(Follower::new(fresh, Arc::clone(&self.config)))),
             streams: [Stream::default(), Stream::default()],
+            told: Vec::new(),
             hinted: (0, [0; 2]),
             last: at,
             tgid,
@@ -225,6 +236,7 @@ impl Connections {
                     Segment { at: record.at, thread: record.thread, position: record.seq, octets, missing, tail };
                 self.data(record.conn, direction, record.seq, len, &segment);
             }
+            What::Context(told) => connection.learn(direction, record.seq, told),
             What::End => self.end(record.conn, direction, record.seq, record.at),
             What::Lost { errno } => {
                 self.give_up(record.conn);
@@ -419,7 +431,10 @@ impl Connections {
             self.notices.extend(follower.notices());
         }
         out.extend(self.notices.drain(..).map(|notice| match notice {
-            Notice::Begun(request) => Step::Begun { id: ExchangeId::new(conn, request.number), request, endpoints },
+            Notice::Begun(request) => {
+                let told = connection.told_of(&request);
+                Step::Begun { id: ExchangeId::new(conn, request.number), request, endpoints, told }
+            }
             Notice::Dropped { number } => Step::Dropped(ExchangeId::new(conn, number)),
         }));
         let finished = |exchange| Step::Finished(Finished { conn, exchange, endpoints });
@@ -434,7 +449,27 @@ impl Connections {
     }
 }
 
+/// Traces of requests to come that are remembered: a request that never begins must not keep room.
+const TOLD: usize = 16;
+
 impl Connection {
+    /// Remembers the trace of a request that begins at `position`.
+    fn learn(&mut self, direction: Direction, position: Seq, told: Told) {
+        if self.told.len() >= TOLD {
+            self.told.remove(0);
+        }
+        self.told.push((direction, position, told));
+    }
+
+    /// The trace of a request that begins, when the kernel side knows it.
+    fn told_of(&mut self, request: &Begun) -> Option<Told> {
+        let of = |&(direction, position, _): &(Direction, Seq, Told)| {
+            direction == request.direction && position == request.position
+        };
+        let at = self.told.iter().position(of)?;
+        Some(self.told.remove(at).2)
+    }
+
     /// The hints that fit what the follower wants now.
     fn wanted(&mut self) -> (u32, [u32; 2]) {
         let Some(follower) = &self.follower else { return (hint::IGNORE, [0; 2]) };

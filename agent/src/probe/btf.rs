@@ -74,6 +74,12 @@ fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt")?,
         skc_flags: at("sock_common", "skc_flags")?,
         sk_socket: at("sock", "sk_socket")?,
+        // For propagation alone, which asks for them.
+        sock_ops_sk: at("bpf_sock_ops_kern", "sk").unwrap_or_default(),
+        sock_ops_skb: at("bpf_sock_ops_kern", "skb").unwrap_or_default(),
+        skb_cb: at("sk_buff", "cb").unwrap_or_default(),
+        cb_seq: at("tcp_skb_cb", "seq").unwrap_or_default(),
+        cb_end_seq: at("tcp_skb_cb", "end_seq").unwrap_or_default(),
     })
 }
 

@@ -2,6 +2,8 @@
 
 pub mod btf;
 pub mod hooks;
+pub mod propagation;
+mod rehearsal;
 pub mod sys;
 
 use std::collections::BTreeMap;
@@ -11,11 +13,12 @@ use agent_common::layout::{Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCES
 use agent_common::limits;
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
-use aya::programs::{Program, ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{Program, TracePoint};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 
 use self::btf::Kernel;
 use self::hooks::{HOOKS, Hook, Hooks, Need, Use};
+pub use self::propagation::Propagation;
 use self::sys::{Hints, RareCalls, ReaderFlag};
 use crate::source::Rings;
 
@@ -31,6 +34,15 @@ pub struct Options {
     pub choose_processes: bool,
     pub keep_ports: Vec<u16>,
     pub leave_ports: Vec<u16>,
+    /// Contexts of requests are decided and sent.
+    pub propagate: Option<Propagation>,
+}
+
+impl Options {
+    /// Entries of each of the maps of propagation.
+    fn propagated(&self) -> u32 {
+        if self.propagate.is_some() { limits::PROPAGATED } else { 1 }
+    }
 }
 
 /// The kernel side, attached as long as this lives: the kernel detaches the programs when their descriptors close, so
@@ -40,6 +52,8 @@ pub struct Probe {
     processes: HashMap<MapData, u32, u8>,
     counters: PerCpuArray<MapData, u64>,
     rare: RareCalls,
+    /// Transfers are seen at the sockets, not at the system calls.
+    pub at_sockets: bool,
     /// Optional hooks that could not be attached, and why.
     pub missing: Vec<(Hook, String)>,
     /// Their descriptors are needed as long as a program may be loaded.
@@ -59,6 +73,15 @@ pub struct Attached {
 /// # Errors
 /// When the kernel refuses a map, a program or a required hook; the error names which one and why.
 pub fn attach(kernel: &Kernel, options: &Options) -> anyhow::Result<Attached> {
+    if options.propagate.is_some() {
+        // What a request belongs to is decided at the entry of the call that sends it.
+        anyhow::ensure!(
+            options.hooks != Hooks::Sockets,
+            "--propagate needs the hooks of system calls: leave out --hooks sockets"
+        );
+        rehearsal::rehearse(&kernel.layout)?;
+        return attach_at(kernel, options, false);
+    }
     match options.hooks {
         Hooks::Calls => attach_at(kernel, options, false),
         Hooks::Sockets => attach_at(kernel, options, true),
@@ -71,7 +94,7 @@ pub fn attach(kernel: &Kernel, options: &Options) -> anyhow::Result<Attached> {
 }
 
 fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Result<Attached> {
-    let mut ebpf = load(&kernel.layout, options, at_sockets)?;
+    let mut ebpf = load(&kernel.layout, options, std::process::id(), at_sockets)?;
     let mut missing = Vec::new();
     let (hints, reader, mut ports) = (map(&mut ebpf, "HINTS")?, map(&mut ebpf, "READER")?, map(&mut ebpf, "PORTS")?);
     let mut port_filter: HashMap<_, u16, u8> = HashMap::try_from(&mut ports)?;
@@ -88,38 +111,56 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
     let rare = RareCalls::map(reader)?;
     let waiting = ReaderFlag::map(reader)?;
     let rings = Rings::new(map(&mut ebpf, "SEGMENTS")?, map(&mut ebpf, "LIFECYCLE")?)?;
-    for hook in HOOKS {
-        let wanted = match hook.used {
-            Use::Always => true,
-            Use::AtSockets => at_sockets,
-            Use::AtCalls(_) => !at_sockets,
-        };
-        if wanted && let Err(error) = attach_one(&mut ebpf, hook) {
-            match hook.need {
-                Need::Optional(_) if hook.used != Use::AtSockets => missing.push((*hook, format!("{error:#}"))),
-                _ => return Err(error),
-            }
+    let wanted = |hook: &&Hook| match hook.used {
+        Use::Always => true,
+        Use::AtSockets => at_sockets,
+        Use::AtCalls(_) => !at_sockets,
+    };
+    // All are loaded before any is attached: the kernel takes its time to look at each, and in between one end of an
+    // exchange would be seen without the other.
+    let mut loaded = Vec::new();
+    for hook in HOOKS.iter().filter(wanted) {
+        match load_one(&mut ebpf, hook) {
+            Ok(()) => loaded.push(hook),
+            Err(error) => give_up_or_go_on(hook, error, &mut missing)?,
         }
     }
-    let place = if at_sockets { "sockets" } else { "system calls" };
-    tracing::info!("transfers are seen at the {place}");
-    Ok(Attached { probe: Probe { ebpf, processes, counters, rare, missing, _maps: maps }, rings, hints, waiting })
+    for hook in loaded {
+        if let Err(error) = attach_loaded(&mut ebpf, hook) {
+            give_up_or_go_on(hook, error, &mut missing)?;
+        }
+    }
+    if options.propagate.is_some() {
+        propagation::attach(&mut ebpf, &kernel.layout)?;
+    }
+    Ok(Attached {
+        probe: Probe { ebpf, processes, counters, rare, at_sockets, missing, _maps: maps },
+        rings,
+        hints,
+        waiting,
+    })
 }
 
-/// Loads the object's maps and relocates its programs, without attaching any.
-fn load(layout: &Layout, options: &Options, at_sockets: bool) -> anyhow::Result<Ebpf> {
+/// Loads the object's maps and relocates its programs, without attaching any. Sockets of the process `agent` are left
+/// alone.
+fn load(layout: &Layout, options: &Options, agent: u32, at_sockets: bool) -> anyhow::Result<Ebpf> {
     let cpus = u32::try_from(aya::util::nr_cpus().map_err(|(path, error)| anyhow::anyhow!("{path}: {error}"))?)?;
     let setup = Setup {
-        agent: std::process::id(),
+        agent,
         cpus,
         choose_processes: options.choose_processes.into(),
         keep_ports: (!options.keep_ports.is_empty()).into(),
         leave_ports: (!options.leave_ports.is_empty()).into(),
         at_sockets: at_sockets.into(),
+        ..options.propagate.unwrap_or_default().setup()
     };
     let layout = sys::LayoutGlobal(*layout);
     let setup = sys::SetupGlobal(setup);
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for (map, _) in propagation::MAPS {
+        loader.map_max_entries(map, options.propagated());
+    }
+    loader
         .verifier_log_level(VerifierLogLevel::STATS)
         .override_global("LAYOUT", &layout, true)
         .override_global("SETUP", &setup, true)
@@ -133,19 +174,39 @@ fn map(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<Map> {
     ebpf.take_map(name).with_context(|| format!("the kernel side has no map {name}"))
 }
 
+/// What a hook that could not be attached means: not much, or that capture is not possible so.
+fn give_up_or_go_on(hook: &Hook, error: anyhow::Error, missing: &mut Vec<(Hook, String)>) -> anyhow::Result<()> {
+    match hook.need {
+        Need::Optional(_) if hook.used != Use::AtSockets => missing.push((*hook, format!("{error:#}"))),
+        _ => return Err(error),
+    }
+    Ok(())
+}
+
 /// Loads and attaches one program.
 fn attach_one(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
-    let program =
-        ebpf.program_mut(hook.program).with_context(|| format!("the kernel side has no program {}", hook.program))?;
-    let refused = || format!("the kernel refuses the program {}", hook.program);
-    let attached: Result<(), ProgramError> = if hook.used == Use::AtSockets {
-        let program: &mut RawTracePoint = program.try_into()?;
-        program.load().with_context(refused)?;
-        program.attach(hook.tracepoint).map(drop)
-    } else {
-        let program: &mut TracePoint = program.try_into()?;
-        program.load().with_context(refused)?;
-        program.attach(hook.category, hook.tracepoint).map(drop)
+    load_one(ebpf, hook)?;
+    attach_loaded(ebpf, hook)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> anyhow::Result<&'a mut Program> {
+    ebpf.program_mut(hook.program).with_context(|| format!("the kernel side has no program {}", hook.program))
+}
+
+fn load_one(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
+    let program = program(ebpf, hook)?;
+    let loaded = match program {
+        Program::RawTracePoint(program) => program.load(),
+        program => <&mut TracePoint>::try_from(program)?.load(),
+    };
+    loaded.with_context(|| format!("the kernel refuses the program {}", hook.program))
+}
+
+fn attach_loaded(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
+    let program = program(ebpf, hook)?;
+    let attached = match program {
+        Program::RawTracePoint(program) => program.attach(hook.tracepoint).map(drop),
+        program => <&mut TracePoint>::try_from(program)?.attach(hook.category, hook.tracepoint).map(drop),
     };
     attached.with_context(|| format!("cannot attach to the tracepoint {}:{}", hook.category, hook.tracepoint))
 }
@@ -156,7 +217,7 @@ fn attach_one(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
 /// When the maps cannot be made, so that no hook can be tried.
 pub fn try_hooks(layout: &Layout) -> anyhow::Result<Vec<(Hook, anyhow::Result<()>)>> {
     let options = Options { segment_ring: 64 * 1024, ..Options::default() };
-    let mut ebpf = load(layout, &options, false)?;
+    let mut ebpf = load(layout, &options, std::process::id(), false)?;
     Ok(HOOKS.iter().map(|hook| (*hook, attach_one(&mut ebpf, hook))).collect())
 }
 
@@ -180,10 +241,10 @@ impl Probe {
             .collect()
     }
 
-    /// Tells the kernel side whether a process is traced.
-    pub fn decide(&mut self, tgid: u32, trace: bool) {
+    /// Tells the kernel side whether a process is traced; `habits` are further bits about one that is.
+    pub fn decide(&mut self, tgid: u32, trace: bool, habits: u8) {
         // A full map forgets the oldest decision; the process is then captured and left out by user space.
-        let _ = self.processes.insert(tgid, if trace { PROCESS_TRACE } else { PROCESS_IGNORE }, 0);
+        let _ = self.processes.insert(tgid, if trace { PROCESS_TRACE | habits } else { PROCESS_IGNORE }, 0);
     }
 
     /// Attaches the hooks of rare calls that were seen on a TCP socket since the last look.
@@ -221,6 +282,7 @@ impl Probe {
             let _ = match program {
                 Program::TracePoint(program) => program.unload(),
                 Program::RawTracePoint(program) => program.unload(),
+                Program::SockOps(program) => program.unload(),
                 _ => Ok(()),
             };
         }
@@ -229,17 +291,18 @@ impl Probe {
 
 /// The memory of the maps in octets, by what it is for. All are preallocated.
 #[must_use]
-pub fn map_octets(segment_ring: u32) -> [(&'static str, u64); 7] {
+pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
     let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
     // Keys and values as the kernel side declares them; an entry of a hash table has about 64 octets of the kernel's.
     let hash = |entries: u32, octets: u64| u64::from(entries) * (octets + 64);
-    [
-        ("segments", segment_ring.into()),
+    vec![
+        ("segments", options.segment_ring.into()),
         ("lifecycle", limits::LIFECYCLE_RING.into()),
-        ("sockets", hash(limits::SOCKETS, 40)),
+        ("sockets", hash(limits::SOCKETS, 56)),
         ("processes", hash(limits::PROCESSES, 16)),
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),
-        ("scratch", cpus * (2 * limits::CAPTURE as u64 + 88)),
+        ("scratch", cpus * (2 * limits::CAPTURE as u64 + 240)),
+        ("contexts", propagation::MAPS.iter().map(|(_, octets)| hash(options.propagated(), *octets)).sum()),
     ]
 }

@@ -2,6 +2,7 @@
 //! targets on, and what it calls while it serves none.
 
 use agent_common::ids::MonoNanos;
+use agent_common::layout::{PROCESS_CALLS_UNASKED, PROCESS_THREADS_TELL};
 
 /// One process.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,6 +20,13 @@ pub(super) struct Habits {
     faithful: u32,
     /// Requests answered by another thread: work moves between threads.
     moved: u32,
+    /// Requests that began while another one was open, on another thread, and those on the same thread.
+    beside: u32,
+    in_turns: u32,
+    /// It called while it served nothing.
+    calls_unasked: bool,
+    /// What the kernel side was told.
+    pub(super) told: u8,
 }
 
 /// So many calls a second that a process makes while it serves nothing are told, to know such calls by when it does.
@@ -32,7 +40,37 @@ const MEMORY: u32 = 1_000;
 /// A process is believed again after so many requests in a row that stayed on their thread.
 const FORGIVEN: u32 = 10_000;
 
+/// Requests that have to have been served beside others on threads of their own, and none in turns, before the kernel
+/// side may conclude from a thread: it decides at once, and what it has sent cannot be taken back.
+const BESIDE: u32 = 32;
+
 impl Habits {
+    /// Notes that a request began while others were open; whether one of them is on the same thread.
+    pub(super) fn overlaps(&mut self, same_thread: bool) {
+        if same_thread {
+            self.in_turns = self.in_turns.saturating_add(1);
+        } else {
+            self.beside = self.beside.saturating_add(1);
+        }
+    }
+
+    /// Notes that the process called while it served nothing.
+    pub(super) fn called_unasked(&mut self) {
+        self.calls_unasked = true;
+    }
+
+    /// These habits as the kernel side has them, and whether that is news.
+    pub(super) fn tell(&mut self) -> Option<u8> {
+        let now = self.bits();
+        (std::mem::replace(&mut self.told, now) != now).then_some(now)
+    }
+
+    pub(super) fn bits(&self) -> u8 {
+        let telling = self.threads_are_telling() && self.in_turns == 0 && self.beside >= BESIDE;
+        let told = if telling { PROCESS_THREADS_TELL } else { 0 };
+        if self.calls_unasked { told | PROCESS_CALLS_UNASKED } else { told }
+    }
+
     /// Notes whether a call made while requests are open repeats the target of one.
     pub(super) fn called(&mut self, repeats: bool) {
         if self.busy_calls >= MEMORY {

@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use super::place::{Link, Method, Parent, Place, Verdict};
 use crate::protocol::context::TraceContext;
 use crate::sampling::{self, Origin, ParentDecision, RateLimiter, Sampler};
+use crate::source::Told;
 
 /// Gives out ids and decides about sampling, once per trace.
 pub(super) struct Judge {
@@ -29,7 +30,12 @@ impl Judge {
 
     /// A place at the root of a new trace.
     pub(super) fn root(&mut self, origin: Origin<'_>, at: MonoNanos) -> Place {
-        let trace_id = self.trace_id();
+        self.root_of(None, origin, at)
+    }
+
+    /// The same; `told` is the trace's id when it has one already.
+    pub(super) fn root_of(&mut self, told: Option<TraceId>, origin: Origin<'_>, at: MonoNanos) -> Place {
+        let trace_id = told.unwrap_or_else(|| self.trace_id());
         let decision = self.sampler.decide(trace_id.0, None, origin);
         let verdict = self.verdict(trace_id, decision.sampled, at);
         // Below 100 %, so that whoever counts spans can count back to requests.
@@ -58,6 +64,19 @@ impl Judge {
             parent: context.span_id.map(|span_id| Parent { span_id, remote: true, link }),
             verdict: self.verdict(trace_id, decision.sampled, at),
             trace_state: trace_state.filter(|state| !state.is_empty()),
+        }
+    }
+
+    /// The place that a packet gives: that of a server whose client sent a context with its request.
+    pub(super) fn told(&mut self, told: &Told, origin: Origin<'_>, at: MonoNanos) -> Place {
+        let parent = ParentDecision { sampled: Some(told.sampled), randomness: None };
+        let sampled = self.sampler.decide(told.trace_id.0, Some(parent), origin).sampled;
+        let link = Link::certain(Method::Tcp);
+        Place {
+            trace_id: told.trace_id,
+            parent: told.span_id.map(|span_id| Parent { span_id, remote: true, link }),
+            verdict: self.verdict(told.trace_id, sampled, at),
+            trace_state: None,
         }
     }
 

@@ -13,6 +13,7 @@ mod ends;
 mod habits;
 mod judge;
 mod place;
+mod propagated;
 mod sdk;
 mod slowest;
 mod tail;
@@ -23,13 +24,14 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid};
+use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid, TraceId};
 use rustc_hash::FxHashMap;
 
 use self::ends::{End, Ends, Key};
 use self::habits::Habits;
 use self::judge::Judge;
 pub use self::place::{Link, Method, Parent, Place, Verdict};
+use self::propagated::Propagated;
 pub use self::sdk::SdkSpans;
 use self::sdk::{Beginning, Sdks};
 pub use self::slowest::Percentile;
@@ -40,7 +42,7 @@ use crate::protocol::Begun;
 use crate::sampling::{Origin, RateLimiter, Sampler};
 use crate::signal::resource::Resource;
 use crate::signal::span::{Endpoints, Kind};
-use crate::source::Opened;
+use crate::source::{Opened, Told};
 
 /// Exchanges remembered at the same time; past it the oldest are placed as well as can be and forgotten.
 const MOST: usize = 64 * 1024;
@@ -95,6 +97,8 @@ struct Open {
     target_text: Option<Arc<str>>,
     request_id: Option<u64>,
     span_id: SpanId,
+    /// The trace that others were told it belongs to.
+    fixed: Option<TraceId>,
     /// What names it at its other end, while that was not met.
     key: Option<Key>,
     place: Option<Place>,
@@ -120,6 +124,7 @@ struct Open {
 struct Ending {
     kind: Kind,
     tgid: Tgid,
+    tid: u32,
     told: bool,
     target: u64,
 }
@@ -135,7 +140,7 @@ impl Open {
     }
 
     const fn ending(&self) -> Ending {
-        Ending { kind: self.kind, tgid: self.tgid, told: self.told, target: self.target }
+        Ending { kind: self.kind, tgid: self.tgid, tid: self.tid, told: self.told, target: self.target }
     }
 }
 
@@ -152,6 +157,8 @@ pub struct Stats {
     pub evicted: u64,
     /// Parents that became known after the child had its place.
     pub late: u64,
+    /// Exchanges whose trace was told to others before it turned out that another one would have fitted.
+    pub contradicted: u64,
     pub open: u64,
     pub ends: u64,
     /// Processes known to make spans of their own.
@@ -177,6 +184,7 @@ pub struct Traces {
     /// Exchanges in the order in which they began.
     begun: VecDeque<(MonoNanos, ExchangeId)>,
     links: Vec<causality::Link>,
+    propagated: Propagated,
     stats: Stats,
 }
 
@@ -201,6 +209,7 @@ impl Traces {
             leaving: VecDeque::new(),
             begun: VecDeque::new(),
             links: Vec::new(),
+            propagated: Propagated::default(),
             stats: Stats::default(),
         }
     }
@@ -217,9 +226,12 @@ impl Traces {
         id: ExchangeId,
         request: &Begun,
         endpoints: Option<Endpoints>,
+        told: Option<Told>,
         resource: &Arc<Resource>,
         out: &mut Vec<Placed>,
     ) {
+        // An application's own context wins.
+        let told = told.filter(|_| request.context.is_none());
         let kind = match request.direction {
             Direction::Ingress => Kind::Server,
             Direction::Egress => Kind::Client,
@@ -237,7 +249,7 @@ impl Traces {
             target: &request.target_text,
             context: request.context.as_ref(),
         };
-        let told = self.sdks.begun(&beginning, |id| self.open.get(&id).is_some_and(|open| !open.over));
+        let own = self.sdks.begun(&beginning, |id| self.open.get(&id).is_some_and(|open| !open.over));
         let open = Open {
             kind,
             tgid: request.thread.tgid,
@@ -247,12 +259,16 @@ impl Traces {
             target: request.target,
             target_text: self.judge.needs_target().then(|| Arc::clone(&request.target_text)),
             request_id: request.request_id,
-            span_id: self.judge.span_id(),
+            span_id: told
+                .filter(|_| kind == Kind::Client)
+                .and_then(|told| told.span_id)
+                .unwrap_or(self.judge.span_id()),
+            fixed: told.map(|told| told.trace_id),
             key: endpoints.map(|endpoints| Key::of(kind, request, endpoints)),
             place: None,
             by_context: None,
-            passes_on: told.cause.is_some(),
-            left_out: told.left_out,
+            passes_on: own.cause.is_some(),
+            left_out: own.left_out,
             waiting: Vec::new(),
             resource: Arc::clone(resource),
             finished: None,
@@ -262,12 +278,13 @@ impl Traces {
         };
         let met = open.key.and_then(|key| self.ends.meet(key, End { id, kind, at: request.at }));
         let alone = self.enter(id, open, out);
+        self.propagated.begun(kind, id, request.position);
         match (&request.context, kind, met) {
             (Some(context), ..) => {
                 let origin = Origin { service: &resource.service_name, target: Some(&request.target_text) };
                 let place = self.judge.continued(context, origin, request.at);
                 let passed_on = met.is_some_and(|client| self.open.get(&client.id).is_some_and(|open| open.passes_on));
-                match (kind, told.cause, met) {
+                match (kind, own.cause, met) {
                     (Kind::Client, Some(cause), _) => self.join(id, cause, Link::certain(Method::Context), out),
                     (Kind::Server, _, Some(client)) if passed_on => {
                         self.join(id, client.id, Link::certain(Method::Socket), out);
@@ -281,6 +298,7 @@ impl Traces {
                     _ => self.settle(id, place, out),
                 }
             }
+            (None, ..) if told.is_some_and(|told| self.follow(id, &told, kind, met, request.at, out)) => {}
             (None, Kind::Server, Some(client)) => self.join(id, client.id, Link::certain(Method::Socket), out),
             // Where its connection's ends are not known, the other one cannot be met.
             (None, Kind::Server, None) if endpoints.is_none() => self.uproot(id, out),
@@ -296,7 +314,7 @@ impl Traces {
             }
             if kind == Kind::Client {
                 // A context of its own says more than the socket, unless the client only passed it on.
-                if told.cause.is_none() && self.open.get(&other.id).is_some_and(|open| open.by_context.is_some()) {
+                if own.cause.is_none() && self.open.get(&other.id).is_some_and(|open| open.by_context.is_some()) {
                     self.uproot(other.id, out);
                 }
                 self.join(other.id, id, Link::certain(Method::Socket), out);
@@ -319,6 +337,7 @@ impl Traces {
             target_text: None,
             request_id: None,
             span_id: self.judge.span_id(),
+            fixed: None,
             key: None,
             place: None,
             by_context: None,
@@ -347,6 +366,7 @@ impl Traces {
         let habits = self.habits.entry(tgid).or_default();
         open.calls = habits.calls;
         let alone = habits.serving == 0;
+        self.propagated.enters(open.kind, tgid, open.tid, habits);
         let (mut tell, mut first_call) = (habits.calls > 0, false);
         if open.kind == Kind::Server {
             habits.serving = habits.serving.saturating_add(1);
@@ -516,9 +536,14 @@ impl Traces {
     fn join(&mut self, child: ExchangeId, parent: ExchangeId, link: Link, out: &mut Vec<Placed>) {
         let Some(open) = self.open.get(&child) else { return };
         if let Some(place) = &open.place {
-            let by_context = place.parent.is_some_and(|parent| parent.link.method == Method::Context);
-            self.stats.late += u64::from(link.method == Method::Socket && !by_context);
+            let known = |parent: Parent| matches!(parent.link.method, Method::Context | Method::Tcp);
+            self.stats.late += u64::from(link.method == Method::Socket && !place.parent.is_some_and(known));
             return;
+        }
+        if link.method == Method::Socket
+            && let Some(trace_id) = open.fixed
+        {
+            self.adopt(parent, trace_id);
         }
         match self.open.get_mut(&parent) {
             Some(parent) => match &parent.place {
@@ -547,7 +572,7 @@ impl Traces {
         let Some(open) = self.open.get_mut(&id).filter(|open| open.place.is_none()) else { return };
         let place = match open.by_context.take() {
             Some(place) => *place,
-            None => self.judge.root(open.origin(), open.at),
+            None => self.judge.root_of(open.fixed, open.origin(), open.at),
         };
         self.settle(id, place, out);
     }
@@ -558,6 +583,13 @@ impl Traces {
         let mut more = Vec::new();
         while let Some((id, place)) = next.take().or_else(|| more.pop()) {
             let Some(open) = self.open.get_mut(&id).filter(|open| open.place.is_none()) else { continue };
+            let place = match open.fixed {
+                Some(trace_id) if trace_id != place.trace_id => {
+                    self.stats.contradicted += 1;
+                    self.judge.root_of(Some(trace_id), open.origin(), open.at)
+                }
+                _ => place,
+            };
             let children = std::mem::take(&mut open.waiting);
             more.extend(children.into_iter().map(|(child, link)| (child, open.cause(&place, link))));
             open.place = Some(place.clone());
@@ -604,7 +636,7 @@ impl Traces {
             return;
         }
         let place = open.place.take().or_else(|| open.by_context.take().map(|place| *place));
-        let place = place.unwrap_or_else(|| self.judge.root(open.origin(), open.at));
+        let place = place.unwrap_or_else(|| self.judge.root_of(open.fixed, open.origin(), open.at));
         for (child, link) in std::mem::take(&mut open.waiting) {
             self.settle(child, open.cause(&place, link), out);
         }
@@ -631,7 +663,7 @@ impl Traces {
 
     /// What an exchange's end means for its process. `faithful`: the thread that read the request has answered it.
     fn ended(&mut self, id: ExchangeId, ending: Ending, at: MonoNanos, faithful: Option<bool>) {
-        let Ending { kind, tgid, told, target } = ending;
+        let Ending { kind, tgid, tid, told, target } = ending;
         match kind {
             Kind::Server => {
                 if let Some(habits) = self.habits.get_mut(&tgid) {
@@ -639,6 +671,7 @@ impl Traces {
                     if let Some(faithful) = faithful {
                         habits.answered(faithful);
                     }
+                    self.propagated.leaves(tgid, tid, habits);
                 }
                 if told {
                     self.causality.answered(id.0, at.0);

@@ -14,6 +14,8 @@ pub enum Method {
     Context,
     /// Client's and server's end of one request, both on this host.
     Socket,
+    /// A TCP option told of the client's span, on another host or this one.
+    Tcp,
     /// An id that both requests carry in a header.
     RequestId,
     /// The target of the request, which the process passes on as proxies do, and which no other open request has.
@@ -33,9 +35,10 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Context,
         Self::Socket,
+        Self::Tcp,
         Self::RequestId,
         Self::Target,
         Self::Coroutine,
@@ -51,6 +54,7 @@ impl Method {
         match self {
             Self::Context => "context",
             Self::Socket => "socket",
+            Self::Tcp => "tcp",
             Self::RequestId => "request_id",
             Self::Target => "target",
             Self::Coroutine => "coroutine",

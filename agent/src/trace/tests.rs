@@ -79,7 +79,7 @@ impl Bench {
             context,
         };
         let id = ExchangeId::new(ConnId(conn), 1);
-        self.traces.begin(id, &begun, Some(endpoints), &sample::resource(self.service), &mut self.out);
+        self.traces.begin(id, &begun, Some(endpoints), None, &sample::resource(self.service), &mut self.out);
         self.begun.insert(conn, (begun, Some(endpoints)));
     }
 

@@ -1,0 +1,291 @@
+//! Reads a message's head in the scratch space, as far as propagation has to know it: where it ends, whether it carries
+//! a trace context, and how long the message is.
+//!
+//! Loops are `bpf_loop`s with their state in the scratch space: the verifier goes through each once.
+
+use agent_common::limits::{CAPTURE, SCANNED};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop};
+
+use crate::maps::{SCRATCH, Scratch};
+
+/// What was found.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Scan {
+    /// Octets looked at.
+    len: u32,
+    /// Where the head ends; 0: not within those octets.
+    pub end: u32,
+    /// `traceparent` fields, and where the value of the last begins.
+    parents: u32,
+    parent_at: u32,
+    /// Not 0: there is a context in another format, or a `traceparent` that is read in user space alone.
+    pub foreign: u32,
+    /// Where the value of `content-length` begins; 0 for none.
+    pub length_at: u32,
+    /// Not 0: the content comes in chunks, or in another coding.
+    pub coded: u32,
+    /// Not 0: a digit was none.
+    bad: u32,
+    /// Trace id, span id and flags of the `traceparent`, as octets.
+    pub ids: [u8; 32],
+}
+
+/// Whether a head carries a trace context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Carries {
+    Nothing,
+    /// A valid `traceparent`: [`Scan::ids`].
+    Parent,
+    /// Something that only user space can read.
+    Foreign,
+}
+
+const NEWLINES: u64 = 0x0a0a_0a0a_0a0a_0a0a;
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+const LOWER_CASE: u64 = 0x2020_2020_2020_2020;
+
+/// `version-trace_id-span_id-flags` (W3C Trace Context, section 3.2.2).
+const PARENT_LEN: u32 = 55;
+
+/// This CPU's scratch space, where a message's first octets are.
+#[inline(always)]
+fn scratch() -> Option<*mut Scratch> {
+    // SAFETY: the helper has no preconditions.
+    SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() })
+}
+
+/// An index below a bound that the verifier sees. Where the compiler knows the bound from elsewhere it would leave a
+/// plain mask out, and the verifier may not know what the compiler does ("unbounded memory access").
+#[inline(always)]
+fn masked<const MASK: i32>(at: u32) -> usize {
+    let mut index = u64::from(at);
+    // SAFETY: an operation on a register.
+    unsafe { core::arch::asm!("{0} &= {1}", inout(reg) index, const MASK) };
+    index as usize
+}
+
+/// An octet of the payload.
+#[inline(always)]
+pub fn octet(scratch: *mut Scratch, at: u32) -> u8 {
+    // SAFETY: `scratch` is a value of the map, and the index is below the payload's size.
+    unsafe {
+        (&raw const (*scratch).payload).cast::<u8>().add(masked::<{ 2 * CAPTURE as i32 - 1 }>(at)).read_volatile()
+    }
+}
+
+/// Eight octets of the payload, the first in the lowest bits.
+#[inline(always)]
+fn eight(scratch: *mut Scratch, at: u32) -> u64 {
+    // SAFETY: the payload has twice the capture size.
+    let from = unsafe { (&raw const (*scratch).payload).cast::<u8>().add(masked::<{ CAPTURE as i32 - 1 }>(at)) };
+    let mut value = 0_u64;
+    for i in 0..8 {
+        // SAFETY: as above.
+        value |= u64::from(unsafe { from.add(i).read_volatile() }) << (8 * i);
+    }
+    value
+}
+
+/// Looks at the first `len` octets of the payload, from a start line on.
+#[inline(never)]
+pub fn scan(scratch: *mut Scratch, len: u32) {
+    let len = if len < SCANNED { len } else { SCANNED };
+    // SAFETY: a value of the map, this CPU's own.
+    unsafe {
+        (&raw mut (*scratch).scan).write(Scan {
+            len,
+            end: 0,
+            parents: 0,
+            parent_at: 0,
+            foreign: 0,
+            length_at: 0,
+            coded: 0,
+            bad: 0,
+            ids: [0; 32],
+        });
+        // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
+        bpf_loop(len.div_ceil(8), eight_more as *mut core::ffi::c_void, core::ptr::null_mut(), 0);
+    }
+}
+
+/// Looks for line ends in eight octets; 1 ends the loop.
+#[inline(never)]
+extern "C" fn eight_more(index: u32, _context: *mut core::ffi::c_void) -> i64 {
+    let Some(scratch) = scratch() else { return 1 };
+    let base = masked::<{ CAPTURE as i32 - 8 }>(index.wrapping_mul(8)) as u32;
+    // SAFETY: `base` is below the capture size and a multiple of 8, as is the payload's place in the scratch space.
+    let word = unsafe {
+        (&raw const (*scratch).payload)
+            .cast::<u8>()
+            .add(masked::<{ CAPTURE as i32 - 8 }>(base))
+            .cast::<u64>()
+            .read_volatile()
+    };
+    let differs = word ^ NEWLINES;
+    if differs.wrapping_sub(ONES) & !differs & HIGHS == 0 {
+        return 0;
+    }
+    for i in 0..8 {
+        if word >> (8 * i) & 0xff == u64::from(b'\n') && line(base + i + 1) {
+            return 1;
+        }
+    }
+    0
+}
+
+/// Looks at how a line begins; whether it is the empty one that ends the head.
+#[inline(never)]
+fn line(at: u32) -> bool {
+    let Some(scratch) = scratch() else { return true };
+    // SAFETY: a value of the map, this CPU's own.
+    let scan = unsafe { &mut (*scratch).scan };
+    if at >= scan.len {
+        return true;
+    }
+    let begins = eight(scratch, at);
+    let feed = if begins & 0xff == u64::from(b'\n') { at + 1 } else { at + 2 };
+    if begins & 0xff == u64::from(b'\n') || begins & 0xffff == u64::from(u16::from_le_bytes(*b"\r\n")) {
+        if feed <= scan.len {
+            scan.end = feed;
+        }
+        return true;
+    }
+    let lower = begins | LOWER_CASE;
+    if lower == u64::from_le_bytes(*b"tracepar") {
+        if eight(scratch, at + 8) as u32 | LOWER_CASE as u32 == u32::from_le_bytes(*b"ent:") {
+            scan.parents += 1;
+            scan.parent_at = at + 12;
+        }
+    } else if lower == u64::from_le_bytes(*b"content-") {
+        if eight(scratch, at + 8) & 0xff_ffff_ffff_ffff | LOWER_CASE >> 8 == u64::from_le_bytes(*b"length:\0") {
+            // A second one is for a parser to judge.
+            scan.coded |= u32::from(scan.length_at != 0);
+            scan.length_at = at + 15;
+        }
+    } else if lower == u64::from_le_bytes(*b"transfer") {
+        scan.coded = 1;
+    } else if lower & 0xff_ffff == u64::from_le_bytes(*b"b3:\0\0\0\0\0")
+        || lower & 0xff_ffff_ffff == u64::from_le_bytes(*b"x-b3-\0\0\0")
+        || lower == u64::from_le_bytes(*b"uber-tra")
+        || lower == u64::from_le_bytes(*b"x-datado")
+        || lower == u64::from_le_bytes(*b"x-amzn-t")
+    {
+        scan.foreign = 1;
+    }
+    false
+}
+
+/// Whether the head that was looked at carries a trace context.
+#[inline(never)]
+pub fn carries(scratch: *mut Scratch) -> Carries {
+    // SAFETY: a value of the map, this CPU's own.
+    let scan = unsafe { &mut (*scratch).scan };
+    if scan.parents == 0 {
+        return if scan.foreign == 0 { Carries::Nothing } else { Carries::Foreign };
+    }
+    let at = skip_blanks(scratch, scan.parent_at);
+    scan.parent_at = at;
+    // Version 00 alone, ended by the end of its line: for all else user space has the rules.
+    let version = eight(scratch, at) & 0xff_ffff == u64::from_le_bytes(*b"00-\0\0\0\0\0");
+    let dashes = octet(scratch, at + 35) == b'-' && octet(scratch, at + 52) == b'-';
+    let ended = matches!(octet(scratch, at + PARENT_LEN), b'\r' | b'\n');
+    if scan.parents != 1 || !version || !dashes || !ended || at + PARENT_LEN >= scan.len {
+        return Carries::Foreign;
+    }
+    // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
+    unsafe { bpf_loop(25, hex_one as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+    let [a, b, c] = words(&scan.ids);
+    if scan.bad != 0 || a | b == 0 || c == 0 { Carries::Foreign } else { Carries::Parent }
+}
+
+/// Trace id and span id as numbers.
+#[inline(always)]
+fn words(ids: &[u8; 32]) -> [u64; 3] {
+    let word = |at: usize| {
+        let mut value = 0_u64;
+        for i in 0..8 {
+            value = value << 8 | u64::from(ids[at + i]);
+        }
+        value
+    };
+    [word(0), word(8), word(16)]
+}
+
+/// Reads two digits of a `traceparent`; 1 ends the loop.
+#[inline(never)]
+extern "C" fn hex_one(index: u32, _context: *mut core::ffi::c_void) -> i64 {
+    let Some(scratch) = scratch() else { return 1 };
+    // SAFETY: a value of the map, this CPU's own.
+    let scan = unsafe { &mut (*scratch).scan };
+    let dashes = u32::from(index >= 16) + u32::from(index >= 24);
+    let at = scan.parent_at + 3 + 2 * index + dashes;
+    let (high, low) = (digit(octet(scratch, at)), digit(octet(scratch, at + 1)));
+    if high > 15 || low > 15 {
+        scan.bad = 1;
+        return 1;
+    }
+    scan.ids[masked::<31>(index) & 31] = high << 4 | low;
+    0
+}
+
+/// The value of a lower-case hexadecimal digit; 16 for another octet.
+#[inline(always)]
+fn digit(octet: u8) -> u8 {
+    match octet {
+        b'0'..=b'9' => octet - b'0',
+        b'a'..=b'f' => octet - b'a' + 10,
+        _ => 16,
+    }
+}
+
+/// Where a field's value begins; after many blanks nothing is found there.
+#[inline(always)]
+fn skip_blanks(scratch: *mut Scratch, mut at: u32) -> u32 {
+    for _ in 0..4 {
+        if matches!(octet(scratch, at), b' ' | b'\t') {
+            at += 1;
+        }
+    }
+    at
+}
+
+/// The number in `content-length`; `None` when it is none, or has more than nine digits.
+#[inline(never)]
+pub fn content_length(scratch: *mut Scratch) -> Option<u32> {
+    // SAFETY: a value of the map, this CPU's own.
+    let at = skip_blanks(scratch, unsafe { (*scratch).scan.length_at });
+    let mut value = 0_u32;
+    for i in 0..10 {
+        let octet = octet(scratch, at + i);
+        if !octet.is_ascii_digit() {
+            return (i > 0 && matches!(octet, b'\r' | b'\n')).then_some(value);
+        }
+        value = value.wrapping_mul(10).wrapping_add(u32::from(octet - b'0'));
+    }
+    None
+}
+
+/// Four octets of the payload.
+#[inline(always)]
+pub fn four(scratch: *mut Scratch, at: u32) -> [u8; 4] {
+    [octet(scratch, at), octet(scratch, at + 1), octet(scratch, at + 2), octet(scratch, at + 3)]
+}
+
+/// The status in a status line; 0 when there is none in the `captured` octets.
+#[inline(always)]
+pub fn status(scratch: *mut Scratch, captured: u32) -> u32 {
+    if captured < 12 || four(scratch, 0) != *b"HTTP" {
+        return 0;
+    }
+    let mut status = 0;
+    for i in 9..12 {
+        let octet = octet(scratch, i);
+        if !octet.is_ascii_digit() {
+            return 0;
+        }
+        status = status * 10 + u32::from(octet - b'0');
+    }
+    status
+}

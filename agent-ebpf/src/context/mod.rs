@@ -1,0 +1,278 @@
+//! Which trace a request belongs to, decided here since the packet leaves before user space could: only with
+//! `--propagate`. Right or unknown: where the cause is not certain the request is sent as undecided, and what that
+//! causes is undecided as well; then user space finds the parent by what it knows.
+//!
+//! - `head`: what the octets of a message's head tell;
+//! - `serving`: which requests a thread and a process serve;
+//! - `option`: how a context gets onto a packet and off it.
+
+pub mod head;
+pub mod option;
+pub mod serving;
+
+use agent_common::context::{Context, by};
+use agent_common::counter::Counter;
+use agent_common::ids::Direction;
+use agent_common::layout::{PROCESS_CALLS_UNASKED, PROCESS_IGNORE, PROCESS_THREADS_TELL};
+use agent_common::record::{SegmentHead, role};
+use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
+
+use self::head::Carries;
+use self::option::Client;
+use self::serving::Run;
+use crate::call;
+use crate::maps::{CLIENTS, PROCESSES, SCRATCH, TOLD, count, emit_context, given};
+use crate::segment::{self, Payload};
+use crate::socket::{self, verdict};
+
+/// A trace, as it goes from request to request.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Trace {
+    pub id: [u8; 16],
+    pub sampled: u8,
+    /// 0: there is a trace, but it is not known.
+    pub decided: u8,
+    pub reserved: [u8; 2],
+}
+
+impl Trace {
+    pub const UNDECIDED: Self = Self { id: [0; 16], sampled: 0, decided: 0, reserved: [0; 2] };
+
+    /// A trace that begins here.
+    #[inline(always)]
+    pub fn new() -> Self {
+        let (high, low) = (random(), random() | 1);
+        let mut id = [0; 16];
+        for i in 0..8 {
+            id[i] = (high >> (8 * i)) as u8;
+            id[8 + i] = (low >> (56 - 8 * i)) as u8;
+        }
+        Self { id, sampled: u8::from(samples(&id)), decided: 1, reserved: [0; 2] }
+    }
+
+    /// A trace that another process began.
+    #[inline(always)]
+    pub fn of_parent(id: [u8; 16], sampled: u8) -> Self {
+        let sampled = if given!(SETUP.parent_based) != 0 { sampled } else { u8::from(samples(&id)) };
+        Self { id, sampled, decided: 1, reserved: [0; 2] }
+    }
+}
+
+/// The head sampler's decision: the low 56 bits of the id are compared with its threshold.
+#[inline(always)]
+fn samples(id: &[u8; 16]) -> bool {
+    let mut randomness = 0_u64;
+    for octet in &id[9..] {
+        randomness = randomness << 8 | u64::from(*octet);
+    }
+    randomness >= u64::from(given!(SETUP.sample_from_high)) << 32 | u64::from(given!(SETUP.sample_from_low))
+}
+
+#[inline(always)]
+pub fn random() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { u64::from(bpf_get_prandom_u32() as u32) << 32 | u64::from(bpf_get_prandom_u32() as u32) }
+}
+
+/// A span id, not zero.
+#[inline(always)]
+pub fn span_id() -> [u8; 8] {
+    (random() | 1).to_ne_bytes()
+}
+
+#[inline(always)]
+pub fn is_on() -> bool {
+    given!(SETUP.propagate) != 0
+}
+
+/// A record of kind [`segment::CONTEXT`].
+#[repr(C)]
+pub struct Record {
+    head: SegmentHead,
+    context: Context,
+}
+
+/// Tells user space of the context of a request at `seq`, before the octets of that request. The record is put together
+/// in the scratch space: the frames of a chain of calls share 512 octets of stack.
+#[inline(always)]
+pub fn tell(run: &Run, seq: u32, context: Context) {
+    let head = SegmentHead {
+        at: call::now(),
+        conn: run.conn,
+        tgid: (run.thread >> 32) as u32,
+        tid: run.thread as u32,
+        seq,
+        len: 0,
+        captured: 0,
+        direction: match run.direction {
+            Direction::Egress => Direction::EGRESS,
+            Direction::Ingress => Direction::INGRESS,
+        },
+        tail: 0,
+        kind: agent_common::record::segment::CONTEXT,
+        errno: 0,
+    };
+    // SAFETY: a value of the map, this CPU's own.
+    unsafe {
+        let record = &raw mut (*run.scratch).context;
+        record.write(Record { head, context });
+        emit_context(&*record);
+    }
+}
+
+/// What a call that is to begin a request was caused by.
+#[derive(Clone, Copy)]
+struct Cause {
+    trace: Trace,
+    conn: u64,
+    seq: u32,
+    by: u8,
+    reason: Counter,
+}
+
+/// A thread enters a call that sends. When its octets begin a request, the request's context is decided now.
+#[inline(always)]
+pub fn sending(fd: u64, payload: Payload, len: u64) {
+    let thread = call::thread();
+    let Some(habits) = selected((thread >> 32) as u32) else { return };
+    let Some((sk, socket)) = socket::of(fd) else { return };
+    // SAFETY: `of` gives a value of the map, which stays readable while the program runs.
+    let socket = unsafe { &*socket };
+    if socket.verdict == verdict::REFUSED {
+        return;
+    }
+    let Some(octets) = segment::first_octets(payload, len) else { return };
+    if !segment::is_request_line(octets) {
+        return;
+    }
+    let Some(client) = CLIENTS.get_ptr_mut(&sk) else {
+        if socket.role != role::ACCEPTED {
+            count(Counter::ContextOldConnection);
+        }
+        return;
+    };
+    if socket.verdict == verdict::UNDECIDED {
+        let Some(ends) = socket::ends(sk) else { return };
+        if !socket::ports_allow(&ends, socket.role) {
+            return;
+        }
+    }
+    let Some(seq) = socket::sent(sk) else { return };
+    // SAFETY: a value of the map.
+    let client = unsafe { &mut *client };
+    if client.is_at(seq) {
+        // A call that could not send before tries again.
+        return;
+    }
+    decide(client, &Beginning { payload, len, thread, seq, habits });
+}
+
+/// The habits of a process that is selected, as far as is known.
+#[inline(always)]
+fn selected(tgid: u32) -> Option<u8> {
+    if tgid == given!(SETUP.agent) {
+        return None;
+    }
+    // SAFETY: values are single octets.
+    match unsafe { PROCESSES.get(&tgid) }.copied() {
+        Some(habits) if habits & PROCESS_IGNORE == 0 => Some(habits),
+        None if given!(SETUP.choose_processes) == 0 => Some(0),
+        _ => None,
+    }
+}
+
+/// A request that is about to be sent.
+struct Beginning {
+    payload: Payload,
+    /// Octets of a single buffer.
+    len: u64,
+    thread: u64,
+    seq: u32,
+    habits: u8,
+}
+
+#[inline(never)]
+fn decide(client: &mut Client, request: &Beginning) {
+    let &Beginning { payload, len, thread, seq, habits } = request;
+    // SAFETY: the helper has no preconditions.
+    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return };
+    let len = segment::peek(scratch, payload, len);
+    head::scan(scratch, len);
+    let carries = head::carries(scratch);
+    // SAFETY: a value of the map, this CPU's own.
+    let whole = unsafe { (*scratch).scan.end } != 0;
+    if carries != Carries::Nothing {
+        count(Counter::ContextOwn);
+        client.leave(seq);
+        return;
+    }
+    let mut cause =
+        Cause { trace: Trace::UNDECIDED, conn: 0, seq: 0, by: by::ROOT, reason: Counter::ContextHeadUnseen };
+    if whole {
+        find_cause(&mut cause, thread, habits);
+    }
+    count_reason(cause.reason);
+    client.begin(
+        seq,
+        &cause.trace,
+        &Context { cause_conn: cause.conn, cause_seq: cause.seq, by: cause.by, ..Context::default() },
+    );
+}
+
+/// A counter by a number that is not known when the program is built.
+#[inline(always)]
+fn count_reason(reason: Counter) {
+    count(reason);
+}
+
+#[inline(never)]
+fn find_cause(cause: &mut Cause, thread: u64, habits: u8) {
+    let (who, by) = match serving::of(thread, habits & PROCESS_THREADS_TELL != 0) {
+        serving::Serves::Nothing => {
+            cause.trace = Trace::new();
+            cause.reason = Counter::ContextRoot;
+            return;
+        }
+        serving::Serves::ByThread(who) => (who, by::THREAD),
+        serving::Serves::Only(who) if habits & PROCESS_CALLS_UNASKED == 0 => (who, by::ONLY),
+        _ => {
+            cause.reason = Counter::ContextUncertain;
+            return;
+        }
+    };
+    let Some(request) = serving::request(who) else {
+        cause.reason = Counter::ContextUncertain;
+        return;
+    };
+    // SAFETY: a value of the map.
+    let request = unsafe { &*request };
+    if request.trace.decided == 0 {
+        cause.reason = Counter::ContextForeign;
+        return;
+    }
+    cause.trace = request.trace;
+    (cause.conn, cause.seq, cause.by) = (request.conn, request.seq, by);
+    cause.reason = if by == by::THREAD { Counter::ContextThread } else { Counter::ContextOnly };
+}
+
+/// Octets went through a socket that is followed; the first `captured` of them are in the scratch space. Their record
+/// comes next.
+#[inline(always)]
+pub fn moved(run: &Run) {
+    match run.direction {
+        Direction::Ingress => serving::received(run),
+        Direction::Egress => {
+            option::sent(run);
+            serving::answered(run);
+        }
+    }
+}
+
+/// A connection is gone.
+#[inline(always)]
+pub fn closed(sk: u64) {
+    serving::closed(sk);
+    let _ = CLIENTS.remove(&sk);
+    let _ = TOLD.remove(&sk);
+}

@@ -1,0 +1,71 @@
+//! What belongs to propagation in the kernel: its maps, its program for packets, and whether the host lets it work.
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use agent_common::layout::{Layout, Setup};
+use anyhow::Context as _;
+use aya::Ebpf;
+use aya::programs::{CgroupAttachMode, SockOps};
+
+/// How contexts are decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Propagation {
+    /// A parent's sampling decision is followed.
+    pub parent_based: bool,
+    /// A new trace is sampled when its randomness is not below this.
+    pub sample_from: u64,
+    pub on: bool,
+}
+
+/// Maps that have one entry when propagation is off, and the octets of a key and a value of each.
+pub(super) const MAPS: [(&str, u64); 4] = [("CLIENTS", 80), ("REQUESTS", 56), ("TOLD", 160), ("LOADS", 40)];
+
+/// The program that the kernel calls for packets.
+const PROGRAM: &str = "options";
+
+impl Propagation {
+    /// These settings for the kernel side, and zeros for all else.
+    pub(super) fn setup(self) -> Setup {
+        let [high, low] = [self.sample_from >> 32, self.sample_from & u64::from(u32::MAX)];
+        Setup {
+            propagate: self.on.into(),
+            parent_based: self.parent_based.into(),
+            sample_from_high: u32::try_from(high).unwrap_or(u32::MAX),
+            sample_from_low: u32::try_from(low).unwrap_or(u32::MAX),
+            ..Setup::default()
+        }
+    }
+}
+
+/// Where the root of the hierarchy of cgroups (version 2) is mounted: all processes of the host are below it.
+///
+/// # Errors
+/// When it is not mounted.
+pub fn cgroup_root() -> anyhow::Result<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("cannot read /proc/self/mounts")?;
+    let mut fields = mounts.lines().map(|line| line.split(' '));
+    let found = fields.find_map(|mut fields| {
+        let at = fields.nth(1)?;
+        (fields.next()? == "cgroup2").then(|| PathBuf::from(at))
+    });
+    found.context("the cgroup v2 hierarchy is not mounted: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
+}
+
+/// Loads the program for packets and attaches it, beside those of others.
+pub(super) fn attach(ebpf: &mut Ebpf, layout: &Layout) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        layout.sock_ops_skb != 0 && layout.skb_cb != 0,
+        "the kernel's type information does not describe packets, so that --propagate cannot work"
+    );
+    let root = cgroup_root()?;
+    let cgroup = File::open(&root).with_context(|| format!("cannot open {}", root.display()))?;
+    let program: &mut SockOps =
+        ebpf.program_mut(PROGRAM).with_context(|| format!("the kernel side has no program {PROGRAM}"))?.try_into()?;
+    program.load().with_context(|| format!("the kernel refuses the program {PROGRAM}"))?;
+    program
+        // Programs attached by a link are always let in beside others; the flag for it is refused there.
+        .attach(cgroup, CgroupAttachMode::Single)
+        .with_context(|| format!("cannot attach to {} (CAP_NET_ADMIN is needed)", root.display()))?;
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! `--propagate tcp`: traces over two network namespaces that stand for two hosts, an agent for each that sees its own
+//! side alone.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::agent::{Agent, Builder};
+use tests::fixture::Server;
+use tests::netns::Hosts;
+use tests::span::{CLIENT, SERVER, Span};
+use tests::{needs, wait};
+
+/// Service A on the left host, which asks service B on the right one.
+struct Chain {
+    front: Server,
+    back: Server,
+    hosts: Hosts,
+}
+
+impl Chain {
+    fn start(front: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        let hosts = Hosts::new()?;
+        let back = Server::chain_at(&hosts.right, &["--host", hosts.right.ipv4], &[])?;
+        let next = format!("http://{}:{}", hosts.right.ipv4, back.port);
+        let args = [&["--host", hosts.left.ipv4, "--next", &next], front].concat();
+        let front = Server::chain_at(&hosts.left, &args, environment)?;
+        Ok(Self { front, back, hosts })
+    }
+
+    /// What curl, on the left host, is told for these targets, by `parallel` connections.
+    fn ask(&self, targets: &[String], parallel: usize, args: &[&str]) -> Result<String> {
+        let mut command = Command::new("curl");
+        command.args(["-s", "-S", "--fail", "--no-progress-meter", "--http1.1"]).args(args);
+        if parallel > 1 {
+            command.args(["--parallel", "--parallel-immediate", "--parallel-max", &parallel.to_string()]);
+        }
+        let url = |target| format!("http://{}:{}{target}", self.hosts.left.ipv4, self.front.port);
+        let output = self.hosts.left.command(command.args(targets.iter().map(url))).output();
+        let output = output.context("curl cannot be run")?;
+        ensure!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// An agent of the server's host: it sees that server alone.
+fn agent(server: &Server, propagate: &str) -> Result<Agent> {
+    Builder::new()?.args(&["--propagate", propagate, "--pid", &server.pid.to_string()]).start()
+}
+
+fn targets(name: &str, number: usize) -> Vec<String> {
+    (0..number).map(|i| format!("/{name}/{i}")).collect()
+}
+
+/// A number that the agent's kernel side has counted.
+fn count(agent: &Agent, operation: &str) -> Result<f64> {
+    agent.metrics()?.total("remora_kernel_operations_total", &[("operation", operation)])
+}
+
+/// Spans of `kind` by target, each with one.
+fn by_target(spans: &[Span], kind: i32) -> Result<BTreeMap<String, &Span>> {
+    let mut found = BTreeMap::new();
+    for span in spans.iter().filter(|span| span.kind == kind) {
+        let target = span.target().context("a span without a target")?;
+        ensure!(found.insert(target, span).is_none(), "two spans of one request: {span:?}");
+    }
+    Ok(found)
+}
+
+/// How many of these requests, which went through both services, are one trace of three spans, each below the one
+/// before. Fails when a request lacks a span or any span has a parent that is not its own: no parent is allowed.
+fn whole(left: &[Span], right: &[Span], targets: &[String]) -> Result<usize> {
+    let (fronts, calls, backs) = (by_target(left, SERVER)?, by_target(left, CLIENT)?, by_target(right, SERVER)?);
+    let mut whole = 0;
+    for target in targets {
+        let of = |spans: &BTreeMap<String, &Span>, what: &str| -> Result<Span> {
+            spans.get(target).map(|&span| span.clone()).with_context(|| format!("no span of {what} for {target}"))
+        };
+        let (front, call, back) = (of(&fronts, "A")?, of(&calls, "A's call")?, of(&backs, "B")?);
+        let mut joined = 0;
+        for (parent, child) in [(&front, &call), (&call, &back)] {
+            if child.parent_span_id == parent.span_id {
+                ensure!(parent.trace_id == child.trace_id, "two traces: {child:?} below {parent:?}");
+                joined += 1;
+            } else {
+                ensure!(child.parent_span_id.is_empty(), "a wrong parent: {child:?}, not {parent:?}");
+            }
+        }
+        ensure!(front.parent_span_id.is_empty(), "a parent that nobody has: {front:?}");
+        let told = back.parent_span_id == call.span_id;
+        ensure!(!told || back.str("remora.link.method") == Some("tcp"), "told by something else: {back:?}");
+        whole += usize::from(joined == 2);
+    }
+    Ok(whole)
+}
+
+/// One after the other, each over new connections, and then all over connections that stay; then many at a time.
+#[test]
+fn requests_over_two_hosts_are_one_trace_each() -> Result<()> {
+    needs!("root", "python", "ip", "curl");
+    let chain = Chain::start(&["--delay-ms", "5"], &[])?;
+    let (left, right) = (agent(&chain.front, "tcp")?, agent(&chain.back, "tcp")?);
+    let mut certain = targets("fresh", 20);
+    for target in &certain {
+        chain.ask(std::slice::from_ref(target), 1, &[])?;
+    }
+    let kept = targets("kept", 50);
+    chain.ask(&kept, 1, &[])?;
+    certain.extend(kept);
+    // Whether threads stay with their requests is learnt here; until then calls beside others go out as undecided.
+    let learning = targets("learning", 100);
+    chain.ask(&learning, 10, &[])?;
+    let uncertain = wait::until(Duration::from_secs(5), "calls are counted", || {
+        count(&left, "context_uncertain").map(|uncertain| (uncertain > 0.0).then_some(uncertain))
+    })?;
+    let beside = targets("beside", 300);
+    chain.ask(&beside, 10, &[])?;
+    certain.extend(beside);
+    ensure!(count(&left, "context_uncertain")? <= uncertain, "undecided calls after the habits were known");
+
+    let all = certain.len() + learning.len();
+    let (left, right) = (left.stop_after(2 * all)?, right.stop_after(all)?);
+    ensure!((left.len(), right.len()) == (2 * all, all), "{} and {} spans", left.len(), right.len());
+    let (good, learnt) = (whole(&left, &right, &certain)?, whole(&left, &right, &learning)?);
+    ensure!(good == certain.len(), "{good} of {} requests are one trace", certain.len());
+    ensure!(learnt > 0, "none of {} requests is one trace while this is learnt", learning.len());
+    Ok(())
+}
+
+/// An event loop serves requests in turns on one thread, so that a call's cause is rarely certain when it is sent.
+/// Then it goes out as undecided; what is told is right.
+#[test]
+fn an_event_loop_tells_nothing_wrong() -> Result<()> {
+    needs!("root", "python", "ip", "curl");
+    let chain = Chain::start(&["--loop", "--delay-ms", "5"], &[])?;
+    let (left, right) = (agent(&chain.front, "tcp")?, agent(&chain.back, "tcp")?);
+    let mut all = targets("alone", 20);
+    chain.ask(&all, 1, &[])?;
+    let beside = targets("beside", 300);
+    chain.ask(&beside, 10, &[])?;
+    all.extend(beside);
+    right.wait_for_spans(all.len())?;
+    ensure!(count(&left, "context_uncertain")? > 0.0, "every cause was certain");
+    let (left, right) = (left.stop_after(2 * all.len())?, right.stop()?.spans);
+    let (fronts, calls, backs) = (by_target(&left, SERVER)?, by_target(&left, CLIENT)?, by_target(&right, SERVER)?);
+    let mut told = 0;
+    for target in &all {
+        let of =
+            |spans: &BTreeMap<String, &Span>| spans.get(target).map(|&span| span.clone()).context("a span is missing");
+        let (front, call, back) = (of(&fronts)?, of(&calls)?, of(&backs)?);
+        if !back.parent_span_id.is_empty() {
+            ensure!(back.parent_span_id == call.span_id, "a wrong parent: {back:?}, not {call:?}");
+            ensure!(back.trace_id == front.trace_id, "a wrong trace: {back:?}, not {front:?}");
+            told += 1;
+        }
+    }
+    ensure!(told >= 20, "requests with nothing beside them are certain, but {told} were told");
+    Ok(())
+}
+
+/// The trace context that an application sends itself stays the only one.
+#[test]
+fn an_application_s_own_context_wins() -> Result<()> {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const PARENT: &str = "00f067aa0ba902b7";
+    needs!("root", "python", "ip", "curl");
+    let chain = Chain::start(&[], &[("TRACEPARENT", &format!("00-{TRACE}-{PARENT}-01"))])?;
+    let (left, right) = (agent(&chain.front, "tcp")?, agent(&chain.back, "tcp")?);
+    let targets = targets("own", 10);
+    chain.ask(&targets, 1, &[])?;
+    right.wait_for_spans(targets.len())?;
+    ensure!(count(&left, "context_own")? == 10.0, "requests with a context of their own");
+    for (agent, operation) in [(&left, "option_sent"), (&right, "option_received")] {
+        ensure!(count(agent, operation)? == 0.0, "{operation} beside a context of the application's");
+    }
+    let backs = right.stop()?.spans;
+    for span in &backs {
+        ensure!(span.trace_id == TRACE && span.parent_span_id == PARENT, "{span:?}");
+        ensure!(span.str("remora.link.method") == Some("context"), "{span:?}");
+    }
+    ensure!(backs.len() == targets.len(), "{} spans", backs.len());
+    Ok(())
+}
+
+/// What both services receive is the same octets without any agent, with one on the client's side alone, and with one
+/// that propagates nothing; and only the one that is told to sends the option.
+#[test]
+fn the_payload_is_the_same_whoever_listens() -> Result<()> {
+    needs!("root", "python", "ip", "curl");
+    let chain = Chain::start(&[], &[])?;
+    // Far more than one packet holds, so that the option is on one of many.
+    let body = tempfile::NamedTempFile::new()?;
+    std::fs::write(&body, (0..300_000_u32).map(|i| (i % 251) as u8).collect::<Vec<_>>())?;
+    let upload = format!("@{}", body.path().display());
+    let ask = || -> Result<String> {
+        let small = chain.ask(&targets("small", 20), 1, &[])?;
+        let large = chain.ask(&targets("large", 5), 1, &["--data-binary", &upload])?;
+        Ok(small + &large)
+    };
+    let alone = ask()?;
+    ensure!(alone.matches("body 300000 ").count() == 2 * 5, "both services get the bodies: {alone}");
+
+    let left = agent(&chain.front, "tcp")?;
+    let unheard = ask()?;
+    let sent = count(&left, "option_sent")?;
+    left.stop()?;
+    ensure!(unheard == alone, "an agent on one side alone changed the octets: {unheard}");
+    ensure!(sent >= 25.0, "only {sent} options were sent");
+
+    let (left, right) = (agent(&chain.front, "off")?, agent(&chain.back, "tcp")?);
+    let off = ask()?;
+    right.wait_for_spans(25)?;
+    ensure!(off == alone, "an agent that propagates nothing changed the octets: {off}");
+    ensure!(count(&right, "option_received")? == 0.0, "an agent sent options without being told to");
+    let spans = left.stop()?.spans;
+    ensure!(spans.len() == 2 * 25, "{} spans", spans.len());
+    Ok(())
+}
