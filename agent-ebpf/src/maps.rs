@@ -129,8 +129,9 @@ pub static LOADS: HashMap<u64, Load> = HashMap::with_max_entries(limits::PROPAGA
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
 /// Where a segment record is put together, by CPU: the stack has 512 octets. Twice the capture size, since the
-/// verifier bounds where a copy begins and how long it is each by itself. Programs of one type do not interrupt one
-/// another on a CPU: the kernel refuses to enter a second one and counts that.
+/// verifier bounds where a copy begins and how long it is each by itself. Programs that use it do not interrupt one
+/// another on a CPU: the kernel refuses to enter a second one of the tracepoints and counts that, and at the sockets they run in
+/// processes alone, without being preempted (up to Linux 6.18).
 #[repr(C)]
 pub struct Scratch {
     pub gather: Gather,

@@ -97,7 +97,8 @@ pub fn transfer_at(sk: u64, thread: u64, exit: Exit, direction: Direction, paylo
     if socket.verdict == verdict::REFUSED {
         return;
     }
-    if socket.verdict == verdict::UNDECIDED && !socket::is_owned(sk) {
+    // Those older than the agent were asked when they got their entry, and may stay undecided for long.
+    if socket.verdict == verdict::UNDECIDED && socket.fresh != 0 && !socket::is_owned(sk) {
         socket.verdict = verdict::REFUSED;
         return;
     }

@@ -156,13 +156,13 @@ pub fn of(fd: u64) -> Option<(u64, *mut Socket)> {
 }
 
 /// The entry of a socket that the kernel names itself, `None` when it is no TCP socket. One without an entry gets it
-/// now, as in [`of`].
+/// now, as in [`of`], when it is a process's.
 #[inline(always)]
 pub fn at(sk: u64) -> Option<*mut Socket> {
     if let Some(entry) = SOCKETS.get_ptr_mut(&sk) {
         return Some(entry);
     }
-    if !is_tcp(sk) {
+    if !is_tcp(sk) || !is_owned(sk) {
         return None;
     }
     remember(sk, &Socket::OLD)

@@ -161,7 +161,7 @@ fn options(config: &Config) -> Options {
         leave_ports: selection.exclude_ports.clone(),
         propagate: (config.propagate == Propagate::Tcp).then(|| {
             let (sample_from, parent_based) = config.sampler.rule();
-            probe::Propagation { parent_based, sample_from, on: true }
+            probe::Propagation { parent_based, sample_from }
         }),
     }
 }

@@ -212,18 +212,12 @@ fn decide(client: &mut Client, request: &Beginning) {
     if whole {
         find_cause(&mut cause, thread, habits);
     }
-    count_reason(cause.reason);
+    count(cause.reason);
     client.begin(
         seq,
         &cause.trace,
         &Context { cause_conn: cause.conn, cause_seq: cause.seq, by: cause.by, ..Context::default() },
     );
-}
-
-/// A counter by a number that is not known when the program is built.
-#[inline(always)]
-fn count_reason(reason: Counter) {
-    count(reason);
 }
 
 #[inline(never)]

@@ -24,11 +24,14 @@ pub enum LayoutError {
 /// The tracepoints at the sockets, which are there from Linux 6.16 on.
 const AT_SOCKETS: [&str; 3] = ["tcp_sendmsg_locked", "sock_send_length", "sock_recv_length"];
 
+/// Where the payload lies is told by the registers of the call, which the kernel side reads on x86-64 alone.
+const PAYLOAD_IS_FOUND: bool = cfg!(target_arch = "x86_64");
+
 /// What the type information of the running kernel says.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
     pub layout: Layout,
-    /// It has the tracepoints at the sockets.
+    /// It has the tracepoints at the sockets, and they can be used.
     pub socket_hooks: bool,
 }
 
@@ -44,7 +47,7 @@ pub fn kernel() -> Result<Kernel, LayoutError> {
     // Each tracepoint has a type of its own.
     let traced =
         |name: &&str| btf.resolve_types_by_name(&format!("btf_trace_{name}")).is_ok_and(|types| !types.is_empty());
-    Ok(Kernel { layout: layout(&btf)?, socket_hooks: AT_SOCKETS.iter().all(traced) })
+    Ok(Kernel { layout: layout(&btf)?, socket_hooks: PAYLOAD_IS_FOUND && AT_SOCKETS.iter().all(traced) })
 }
 
 fn layout(btf: &Btf) -> Result<Layout, LayoutError> {

@@ -84,7 +84,13 @@ pub fn attach(kernel: &Kernel, options: &Options) -> anyhow::Result<Attached> {
     }
     match options.hooks {
         Hooks::Calls => attach_at(kernel, options, false),
-        Hooks::Sockets => attach_at(kernel, options, true),
+        Hooks::Sockets => {
+            anyhow::ensure!(
+                kernel.socket_hooks,
+                "--hooks sockets needs Linux 6.16 on x86-64: leave it out, and capture is at the system calls"
+            );
+            attach_at(kernel, options, true)
+        }
         Hooks::Auto if !kernel.socket_hooks => attach_at(kernel, options, false),
         Hooks::Auto => attach_at(kernel, options, true).or_else(|error| {
             tracing::warn!("capture is at the system calls instead of the sockets: {error:#}");
@@ -152,7 +158,7 @@ fn load(layout: &Layout, options: &Options, agent: u32, at_sockets: bool) -> any
         keep_ports: (!options.keep_ports.is_empty()).into(),
         leave_ports: (!options.leave_ports.is_empty()).into(),
         at_sockets: at_sockets.into(),
-        ..options.propagate.unwrap_or_default().setup()
+        ..options.propagate.map(Propagation::setup).unwrap_or_default()
     };
     let layout = sys::LayoutGlobal(*layout);
     let setup = sys::SetupGlobal(setup);

@@ -15,7 +15,6 @@ pub struct Propagation {
     pub parent_based: bool,
     /// A new trace is sampled when its randomness is not below this.
     pub sample_from: u64,
-    pub on: bool,
 }
 
 /// Maps that have one entry when propagation is off, and the octets of a key and a value of each.
@@ -29,7 +28,7 @@ impl Propagation {
     pub(super) fn setup(self) -> Setup {
         let [high, low] = [self.sample_from >> 32, self.sample_from & u64::from(u32::MAX)];
         Setup {
-            propagate: self.on.into(),
+            propagate: 1,
             parent_based: self.parent_based.into(),
             sample_from_high: u32::try_from(high).unwrap_or(u32::MAX),
             sample_from_low: u32::try_from(low).unwrap_or(u32::MAX),

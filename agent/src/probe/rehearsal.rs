@@ -29,7 +29,7 @@ pub(super) fn rehearse(layout: &Layout) -> anyhow::Result<()> {
     let options = Options {
         segment_ring: 64 * 1024,
         choose_processes: true,
-        propagate: Some(Propagation { on: true, ..Propagation::default() }),
+        propagate: Some(Propagation::default()),
         ..Options::default()
     };
     let mut ebpf = load(layout, &options, NOBODY, false)?;
