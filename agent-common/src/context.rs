@@ -32,6 +32,21 @@ pub struct Context {
 
 const _: () = assert!(size_of::<Context>() == 40);
 
+/// The fields that carry a context in a request (W3C Trace Context).
+pub mod field {
+    /// `traceparent: 00-{trace id}-{span id}-{flags}` and the end of the line.
+    pub const PARENT: usize = 13 + 55 + 2;
+    pub const PARENT_NAME: &[u8; 13] = b"traceparent: ";
+    pub const STATE_NAME: &[u8; 12] = b"tracestate: ";
+    /// The longest `tracestate` that is carried on: what is longer may be dropped (section 3.3.1.5).
+    pub const STATE: usize = 512;
+    /// Fields of that name that are put together to one list.
+    pub const STATES: usize = 8;
+    /// Members of a list, and octets of a member's key or value (sections 3.3.1.1 and 3.3.1.3).
+    pub const STATE_MEMBERS: u32 = 32;
+    pub const STATE_PART: u32 = 256;
+}
+
 /// The TCP option that carries a context from agent to agent.
 ///
 /// ```text

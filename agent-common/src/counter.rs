@@ -73,6 +73,18 @@ counters! {
     OptionReceived = "option_received", false;
     /// Contexts received that no agent of this version writes.
     OptionMalformed = "option_malformed", false;
+    /// Requests into which a context was put.
+    HeaderSent = "header_sent", false;
+    /// Requests left alone, since it is not certain that a request begins there: the one before had no known end.
+    HeaderUnproven = "header_unproven", false;
+    /// Requests left alone, since the kernel had not yet sent what came before, or the head was not what it was.
+    HeaderNotReady = "header_not_ready", false;
+    /// Requests left alone, since the kernel made no room.
+    HeaderNoRoom = "header_no_room", false;
+    /// Requests whose sending failed, since what had been put into them could not be taken back.
+    HeaderStuck = "header_stuck", true;
+    /// Connections that the kernel did not let the agent write to.
+    HeaderRefused = "header_refused", false;
     /// Connections or requests that could not be put into the maps of propagation.
     ContextMapFull = "context_map_full", false;
 }

@@ -49,6 +49,8 @@ pub struct Layout {
     pub tcp_copied_seq: u32,
     /// `tcp_sock.rcv_nxt`
     pub tcp_rcv_nxt: u32,
+    /// `tcp_sock.snd_una`
+    pub tcp_snd_una: u32,
     /// `sock_common.skc_flags`
     pub skc_flags: u32,
     /// `sock.sk_socket`
@@ -63,6 +65,8 @@ pub struct Layout {
     pub cb_seq: u32,
     /// `tcp_skb_cb.end_seq`
     pub cb_end_seq: u32,
+    /// `sk_msg.sk`
+    pub sk_msg_sk: u32,
 }
 
 /// How the agent is set up.
@@ -81,13 +85,24 @@ pub struct Setup {
     pub leave_ports: u32,
     /// Not 0: transfers are seen at the sockets, so the hooks of system calls report only what those do not see.
     pub at_sockets: u32,
-    /// Not 0: contexts of requests are decided and sent. Everything that belongs to it is off otherwise.
+    /// One of [`propagate`]; if not 0, contexts of requests are decided and sent. Everything that belongs to it is off
+    /// otherwise.
     pub propagate: u32,
     /// Not 0: a parent's sampling decision is followed.
     pub parent_based: u32,
     /// A new trace is sampled when its randomness, 56 bits, is not below this; in two halves.
     pub sample_from_high: u32,
     pub sample_from_low: u32,
+}
+
+/// How contexts are sent.
+pub mod propagate {
+    /// Not at all.
+    pub const OFF: u32 = 0;
+    /// In an option of TCP.
+    pub const TCP: u32 = 1;
+    /// In fields of the requests themselves.
+    pub const HEADERS: u32 = 2;
 }
 
 /// Values of the map of processes: one of these two.

@@ -24,6 +24,9 @@ pub const SOCKETS: u32 = 32 * 1024;
 /// Connections with what propagation knows of them, when it is on; by direction of their requests.
 pub const PROPAGATED: u32 = 16 * 1024;
 
+/// Requests being served whose `tracestate` is remembered, when it is carried on.
+pub const STATES: u32 = 1024;
+
 /// Octets of a head that the kernel side reads to find a context in it.
 pub const SCANNED: u32 = 4096;
 

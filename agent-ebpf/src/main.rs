@@ -26,8 +26,8 @@ mod sock;
 mod socket;
 
 use agent_common::ids::Direction;
-use aya_ebpf::macros::{raw_tracepoint, sock_ops, tracepoint};
-use aya_ebpf::programs::{RawTracePointContext, SockOpsContext, TracePointContext};
+use aya_ebpf::macros::{raw_tracepoint, sk_msg, sock_ops, tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, SkMsgContext, SockOpsContext, TracePointContext};
 
 use crate::call::{Call, Exit};
 use crate::segment::Payload;
@@ -59,12 +59,18 @@ enter! {
     enter_splice;
 }
 
-/// Packets of TCP connections, for contexts in options; attached when propagation is on. The kernel goes on with what was
-/// done when it gives 1.
+/// Connections and packets of TCP, for contexts in options, and for the sockets whose messages may get fields; attached
+/// when propagation is on. The kernel goes on with what was done when it gives 1.
 #[sock_ops]
 pub fn options(ctx: SockOpsContext) -> u32 {
     context::option::called(&ctx);
     1
+}
+
+/// Messages of sockets that may be written to, for contexts in fields; attached with `--propagate headers`.
+#[sk_msg]
+pub fn fields(ctx: SkMsgContext) -> u32 {
+    context::header::message(&ctx)
 }
 
 #[tracepoint]

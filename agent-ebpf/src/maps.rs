@@ -8,13 +8,15 @@ use agent_common::record::SegmentHead;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::bpf_ringbuf_output;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash};
 
 use crate::call::Entered;
 use crate::context::Record;
+use crate::context::client::Client;
 use crate::context::head::Scan;
-use crate::context::option::{Client, Told};
+use crate::context::option::Told;
 use crate::context::serving::{Load, Request};
+use crate::context::state::State;
 use crate::segment::Gather;
 use crate::socket::Socket;
 
@@ -43,6 +45,7 @@ pub static LAYOUT: Layout = Layout {
     tcp_write_seq: 0,
     tcp_copied_seq: 0,
     tcp_rcv_nxt: 0,
+    tcp_snd_una: 0,
     skc_flags: 0,
     sk_socket: 0,
     sock_ops_sk: 0,
@@ -50,6 +53,7 @@ pub static LAYOUT: Layout = Layout {
     skb_cb: 0,
     cb_seq: 0,
     cb_end_seq: 0,
+    sk_msg_sk: 0,
 };
 
 /// How the agent is set up; user space fills it in before loading.
@@ -109,7 +113,7 @@ static READER: Array<Reader> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub static LAST_CONN: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
 /// What is sent with the newest request of a connection, by `struct sock`. Made when the connection is, deleted when it
-/// reaches `TCP_CLOSE`. This map and the next three have one entry when propagation is off.
+/// reaches `TCP_CLOSE`. This map and the next five have one entry when propagation is off.
 #[map]
 pub static CLIENTS: LruHashMap<u64, Client> = LruHashMap::with_max_entries(limits::PROPAGATED, 0);
 
@@ -125,6 +129,15 @@ pub static TOLD: LruHashMap<u64, Told> = LruHashMap::with_max_entries(limits::PR
 #[map]
 pub static LOADS: HashMap<u64, Load> = HashMap::with_max_entries(limits::PROPAGATED, 0);
 
+/// Sockets of clients whose messages may get fields; the kernel removes them when they close. Empty but with
+/// `--propagate headers`.
+#[map]
+pub static WRITABLE: SockHash<u64> = SockHash::with_max_entries(limits::PROPAGATED, 0);
+
+/// The `tracestate` of the newest request received on a connection. Deleted as above.
+#[map]
+pub static STATES: LruHashMap<u64, State> = LruHashMap::with_max_entries(limits::STATES, 0);
+
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
@@ -137,6 +150,7 @@ pub struct Scratch {
     pub gather: Gather,
     pub scan: Scan,
     pub context: Record,
+    pub state: State,
     pub head: SegmentHead,
     pub payload: [u8; 2 * limits::CAPTURE],
 }

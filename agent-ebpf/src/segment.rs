@@ -41,7 +41,7 @@ const HEAD: usize = size_of::<SegmentHead>();
 #[derive(Clone, Copy)]
 pub struct First {
     pub direction: Direction,
-    /// Octets that the call moved, from this transfer on.
+    /// Octets that the call moved, from this transfer on; also those that were put into them.
     pub len: u32,
 }
 
@@ -112,12 +112,17 @@ pub fn transfer_at(sk: u64, thread: u64, exit: Exit, direction: Direction, paylo
 fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direction, payload: Payload) {
     match exit {
         Exit::Moved(len) => {
-            if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &First { direction, len }) {
+            let Some(end) = position(sk, socket, direction) else { return };
+            let mut seq = end.wrapping_sub(len);
+            if matches!(direction, Direction::Egress) && context::puts_fields() {
+                seq = context::client::began(sk, seq);
+            }
+            let first = First { direction, len: end.wrapping_sub(seq) };
+            if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &first) {
                 return;
             }
             let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: false };
-            let Some(end) = position(sk, socket, direction) else { return };
-            emit(&transfer, socket, payload, end.wrapping_sub(len), len);
+            emit(&transfer, socket, payload, seq, len);
             if socket.dying != 0 {
                 lifecycle::read_on(sk, socket);
             }
@@ -471,7 +476,13 @@ fn entry_time(thread: u64) -> u64 {
 
 /// Copies `n` octets of user memory to `offset` in the scratch payload; whether that worked.
 #[inline(always)]
-fn copy(scratch: *mut Scratch, offset: u64, at: u64, n: u64) -> bool {
+fn copy(scratch: *mut Scratch, mut offset: u64, at: u64, mut n: u64) -> bool {
+    // What the compiler knows of both it would not check again, and the verifier may have forgotten it.
+    // SAFETY: nothing is done.
+    unsafe { core::arch::asm!("{0} = {0}", "{1} = {1}", inout(reg) n, inout(reg) offset) };
+    if n > CAPTURE as u64 || offset > CAPTURE as u64 {
+        return false;
+    }
     // SAFETY: `offset` and `n` are at most `CAPTURE` each, and the payload has twice that.
     unsafe {
         let to = (&raw mut (*scratch).payload).cast::<u8>().add(offset as usize);

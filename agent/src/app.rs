@@ -22,7 +22,7 @@ use crate::export::{Books, ExportHandle};
 use crate::listen::{self, Limits as StoreLimits, State, Store};
 use crate::observe::Observer;
 use crate::pipeline::{self, Engine, Ports, Reader, Shared};
-use crate::probe::{self, Options};
+use crate::probe::{self, Carrier, Options};
 use crate::process::Processes;
 use crate::process::filter::Filter;
 use crate::process::resource::Common;
@@ -153,15 +153,20 @@ async fn bind(listen: &Listen) -> anyhow::Result<TcpListener> {
 
 fn options(config: &Config) -> Options {
     let selection = &config.selection;
+    let carrier = match config.propagate {
+        Propagate::Off => None,
+        Propagate::Tcp => Some(Carrier::TcpOption),
+        Propagate::Headers => Some(Carrier::Fields { allow_unsafe: config.allow_unsafe }),
+    };
     Options {
         segment_ring: config.segment_ring,
         hooks: config.hooks,
         choose_processes: !(selection.exe.is_empty() && selection.pids.is_empty() && selection.exclude_exe.is_empty()),
         keep_ports: selection.ports.clone(),
         leave_ports: selection.exclude_ports.clone(),
-        propagate: (config.propagate == Propagate::Tcp).then(|| {
+        propagate: carrier.map(|carrier| {
             let (sample_from, parent_based) = config.sampler.rule();
-            probe::Propagation { parent_based, sample_from }
+            probe::Propagation { carrier, parent_based, sample_from }
         }),
     }
 }

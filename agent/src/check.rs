@@ -324,7 +324,7 @@ const CAPABILITIES: [(&str, u32, bool, &str); 6] = [
     ("CAP_DAC_READ_SEARCH", 2, false, "to read tracefs and the files of other users' processes"),
     ("CAP_SYS_PTRACE", 19, false, "to learn what other users' processes are: executable, service name, sockets"),
     ("CAP_SYS_ADMIN", 21, false, "stands for CAP_BPF and CAP_PERFMON, not needed beside them"),
-    ("CAP_NET_ADMIN", 12, false, "for --propagate tcp: to attach to packets"),
+    ("CAP_NET_ADMIN", 12, false, "for --propagate: to attach to packets and messages"),
 ];
 const SYS_ADMIN: u32 = 21;
 

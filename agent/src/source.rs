@@ -54,6 +54,8 @@ pub struct Told {
     pub span_id: Option<SpanId>,
     pub sampled: bool,
     pub by: By,
+    /// Octets that the kernel side put into the request, which its process does not know of.
+    pub inserted: u32,
 }
 
 /// How the kernel side came to a context.
@@ -238,7 +240,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
         }
         segment::END => What::End,
         segment::ERROR => What::Lost { errno: head.errno },
-        segment::CONTEXT => What::Context(told(&mut fields)?),
+        segment::CONTEXT => What::Context(told(&mut fields, head.len)?),
         _ => return Err(Malformed),
     };
     Ok(SegmentRecord {
@@ -251,7 +253,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
     })
 }
 
-fn told(fields: &mut Fields<'_>) -> Result<Told, Malformed> {
+fn told(fields: &mut Fields<'_>, inserted: u32) -> Result<Told, Malformed> {
     let (trace_id, span_id) = (fields.take()?, fields.take()?);
     let (conn, seq) = (ConnId(fields.u64()?), Seq(fields.u32()?));
     let by = match fields.u8()? {
@@ -269,6 +271,7 @@ fn told(fields: &mut Fields<'_>) -> Result<Told, Malformed> {
         span_id: (span_id != [0; 8]).then_some(SpanId(span_id)),
         sampled: fields.u8()? != 0,
         by,
+        inserted,
     })
 }
 

@@ -7,6 +7,7 @@
 pub mod accuracy;
 pub mod agent;
 pub mod browser;
+pub mod chain;
 pub mod curl;
 pub mod env;
 pub mod expect;

@@ -2,105 +2,22 @@
 //! side alone.
 
 use std::collections::BTreeMap;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::agent::{Agent, Builder};
-use tests::fixture::Server;
-use tests::netns::Hosts;
+use tests::chain::{Chain, agent, by_target, count, targets, whole};
 use tests::span::{CLIENT, SERVER, Span};
 use tests::{needs, wait};
 
-/// Service A on the left host, which asks service B on the right one.
-struct Chain {
-    front: Server,
-    back: Server,
-    hosts: Hosts,
-}
-
-impl Chain {
-    fn start(front: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
-        let hosts = Hosts::new()?;
-        let back = Server::chain_at(&hosts.right, &["--host", hosts.right.ipv4], &[])?;
-        let next = format!("http://{}:{}", hosts.right.ipv4, back.port);
-        let args = [&["--host", hosts.left.ipv4, "--next", &next], front].concat();
-        let front = Server::chain_at(&hosts.left, &args, environment)?;
-        Ok(Self { front, back, hosts })
-    }
-
-    /// What curl, on the left host, is told for these targets, by `parallel` connections.
-    fn ask(&self, targets: &[String], parallel: usize, args: &[&str]) -> Result<String> {
-        let mut command = Command::new("curl");
-        command.args(["-s", "-S", "--fail", "--no-progress-meter", "--http1.1"]).args(args);
-        if parallel > 1 {
-            command.args(["--parallel", "--parallel-immediate", "--parallel-max", &parallel.to_string()]);
-        }
-        let url = |target| format!("http://{}:{}{target}", self.hosts.left.ipv4, self.front.port);
-        let output = self.hosts.left.command(command.args(targets.iter().map(url))).output();
-        let output = output.context("curl cannot be run")?;
-        ensure!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?)
-    }
-}
-
-/// An agent of the server's host: it sees that server alone.
-fn agent(server: &Server, propagate: &str) -> Result<Agent> {
-    Builder::new()?.args(&["--propagate", propagate, "--pid", &server.pid.to_string()]).start()
-}
-
-fn targets(name: &str, number: usize) -> Vec<String> {
-    (0..number).map(|i| format!("/{name}/{i}")).collect()
-}
-
-/// A number that the agent's kernel side has counted.
-fn count(agent: &Agent, operation: &str) -> Result<f64> {
-    agent.metrics()?.total("remora_kernel_operations_total", &[("operation", operation)])
-}
-
-/// Spans of `kind` by target, each with one.
-fn by_target(spans: &[Span], kind: i32) -> Result<BTreeMap<String, &Span>> {
-    let mut found = BTreeMap::new();
-    for span in spans.iter().filter(|span| span.kind == kind) {
-        let target = span.target().context("a span without a target")?;
-        ensure!(found.insert(target, span).is_none(), "two spans of one request: {span:?}");
-    }
-    Ok(found)
-}
-
-/// How many of these requests, which went through both services, are one trace of three spans, each below the one
-/// before. Fails when a request lacks a span or any span has a parent that is not its own: no parent is allowed.
-fn whole(left: &[Span], right: &[Span], targets: &[String]) -> Result<usize> {
-    let (fronts, calls, backs) = (by_target(left, SERVER)?, by_target(left, CLIENT)?, by_target(right, SERVER)?);
-    let mut whole = 0;
-    for target in targets {
-        let of = |spans: &BTreeMap<String, &Span>, what: &str| -> Result<Span> {
-            spans.get(target).map(|&span| span.clone()).with_context(|| format!("no span of {what} for {target}"))
-        };
-        let (front, call, back) = (of(&fronts, "A")?, of(&calls, "A's call")?, of(&backs, "B")?);
-        let mut joined = 0;
-        for (parent, child) in [(&front, &call), (&call, &back)] {
-            if child.parent_span_id == parent.span_id {
-                ensure!(parent.trace_id == child.trace_id, "two traces: {child:?} below {parent:?}");
-                joined += 1;
-            } else {
-                ensure!(child.parent_span_id.is_empty(), "a wrong parent: {child:?}, not {parent:?}");
-            }
-        }
-        ensure!(front.parent_span_id.is_empty(), "a parent that nobody has: {front:?}");
-        let told = back.parent_span_id == call.span_id;
-        ensure!(!told || back.str("remora.link.method") == Some("tcp"), "told by something else: {back:?}");
-        whole += usize::from(joined == 2);
-    }
-    Ok(whole)
-}
+const OFF: &[&str] = &["--propagate", "off"];
+const TCP: &[&str] = &["--propagate", "tcp"];
 
 /// One after the other, each over new connections, and then all over connections that stay; then many at a time.
 #[test]
 fn requests_over_two_hosts_are_one_trace_each() -> Result<()> {
     needs!("root", "python", "ip", "curl");
     let chain = Chain::start(&["--delay-ms", "5"], &[])?;
-    let (left, right) = (agent(&chain.front, "tcp")?, agent(&chain.back, "tcp")?);
+    let (left, right) = (agent(&chain.front, TCP)?, agent(&chain.back, TCP)?);
     let mut certain = targets("fresh", 20);
     for target in &certain {
         chain.ask(std::slice::from_ref(target), 1, &[])?;
@@ -122,7 +39,7 @@ fn requests_over_two_hosts_are_one_trace_each() -> Result<()> {
     let all = certain.len() + learning.len();
     let (left, right) = (left.stop_after(2 * all)?, right.stop_after(all)?);
     ensure!((left.len(), right.len()) == (2 * all, all), "{} and {} spans", left.len(), right.len());
-    let (good, learnt) = (whole(&left, &right, &certain)?, whole(&left, &right, &learning)?);
+    let (good, learnt) = (whole(&left, &right, &certain, "tcp")?, whole(&left, &right, &learning, "tcp")?);
     ensure!(good == certain.len(), "{good} of {} requests are one trace", certain.len());
     ensure!(learnt > 0, "none of {} requests is one trace while this is learnt", learning.len());
     Ok(())
@@ -134,7 +51,7 @@ fn requests_over_two_hosts_are_one_trace_each() -> Result<()> {
 fn an_event_loop_tells_nothing_wrong() -> Result<()> {
     needs!("root", "python", "ip", "curl");
     let chain = Chain::start(&["--loop", "--delay-ms", "5"], &[])?;
-    let (left, right) = (agent(&chain.front, "tcp")?, agent(&chain.back, "tcp")?);
+    let (left, right) = (agent(&chain.front, TCP)?, agent(&chain.back, TCP)?);
     let mut all = targets("alone", 20);
     chain.ask(&all, 1, &[])?;
     let beside = targets("beside", 300);
@@ -166,7 +83,7 @@ fn an_application_s_own_context_wins() -> Result<()> {
     const PARENT: &str = "00f067aa0ba902b7";
     needs!("root", "python", "ip", "curl");
     let chain = Chain::start(&[], &[("TRACEPARENT", &format!("00-{TRACE}-{PARENT}-01"))])?;
-    let (left, right) = (agent(&chain.front, "tcp")?, agent(&chain.back, "tcp")?);
+    let (left, right) = (agent(&chain.front, TCP)?, agent(&chain.back, TCP)?);
     let targets = targets("own", 10);
     chain.ask(&targets, 1, &[])?;
     right.wait_for_spans(targets.len())?;
@@ -201,14 +118,14 @@ fn the_payload_is_the_same_whoever_listens() -> Result<()> {
     let alone = ask()?;
     ensure!(alone.matches("body 300000 ").count() == 2 * 5, "both services get the bodies: {alone}");
 
-    let left = agent(&chain.front, "tcp")?;
+    let left = agent(&chain.front, TCP)?;
     let unheard = ask()?;
     let sent = count(&left, "option_sent")?;
     left.stop()?;
     ensure!(unheard == alone, "an agent on one side alone changed the octets: {unheard}");
     ensure!(sent >= 25.0, "only {sent} options were sent");
 
-    let (left, right) = (agent(&chain.front, "off")?, agent(&chain.back, "tcp")?);
+    let (left, right) = (agent(&chain.front, OFF)?, agent(&chain.back, TCP)?);
     let off = ask()?;
     right.wait_for_spans(25)?;
     ensure!(off == alone, "an agent that propagates nothing changed the octets: {off}");

@@ -21,6 +21,8 @@ struct Outcome {
     hops: Vec<Hop>,
     remora: Vec<Span>,
     sdks: Vec<Span>,
+    /// The agent puts contexts into requests.
+    fields: bool,
 }
 
 fn ask(hop: &Hop, name: &str) -> Result<()> {
@@ -53,7 +55,7 @@ fn run(kinds: &[(Language, Make)], builder: Builder) -> Result<Outcome> {
     })?;
     balanced(&agent, hops.len())?;
     let remora = agent.stop()?.spans;
-    Ok(Outcome { hops, remora, sdks: receiver.spans() })
+    Ok(Outcome { hops, remora, sdks: receiver.spans(), fields: false })
 }
 
 /// Waits until every exchange is measured and accounted for: as a span, or left out.
@@ -102,7 +104,7 @@ fn child_of(child: &Span, parent: Option<&Span>) -> Result<()> {
 impl Outcome {
     /// Each hop has one server span, and one client span if it calls, made by whoever should; each in its place.
     fn is_right(&self) -> Result<()> {
-        let Self { hops, remora, sdks } = self;
+        let Self { hops, remora, sdks, .. } = self;
         for number in 0..N {
             // The client of the hop before where Remora saw it, and the span whose context the request carries.
             let (mut client, mut carried): (Option<&Span>, Option<&Span>) = (None, None);
@@ -124,7 +126,7 @@ impl Outcome {
                 child_of(calls, Some(server))?;
                 expected += usize::from(hop.make != Sdk);
                 (client, carried) = match hop.make {
-                    Plain => (Some(calls), None),
+                    Plain => (Some(calls), self.fields.then_some(calls)),
                     Forwarding => (Some(calls), carried),
                     Sdk => (None, Some(calls)),
                 };
@@ -190,12 +192,27 @@ fn from_unmodified_services_to_an_sdk() -> Result<()> {
     Ok(())
 }
 
+/// With a field in the request the SDK goes on with the trace of the unmodified service: all of it is one trace, from the
+/// test's own call on.
+#[test]
+fn from_unmodified_services_to_an_sdk_by_headers() -> Result<()> {
+    needs!("root", "sdk");
+    for chain in [[(Python, Plain), (Node, Sdk), (Python, Plain)], [(Node, Plain), (Python, Sdk), (Node, Plain)]] {
+        let builder = Builder::new()?.args(&["--propagate", "headers", "--unsafe"]);
+        let outcome = Outcome { fields: true, ..run(&chain, builder)? };
+        outcome.is_right().with_context(|| format!("{chain:?}"))?;
+        let traces: Vec<_> = (0..N).map(|number| outcome.traces(number)).collect();
+        ensure!(traces == [1; N], "{chain:?}: {traces:?}");
+    }
+    Ok(())
+}
+
 /// What was left out comes when it is asked for.
 #[test]
 fn spans_of_sdks_can_be_kept() -> Result<()> {
     needs!("root", "sdk");
     let outcome = run(&[(Python, Sdk), (Node, Plain)], Builder::new()?.args(&["--sdk-spans", "keep"]))?;
-    let Outcome { hops, remora, sdks } = &outcome;
+    let Outcome { hops, remora, sdks, .. } = &outcome;
     for number in 0..N {
         let own = only(sdks, &hops[0].name, CLIENT, number)?;
         child_of(only(remora, &hops[0].name, CLIENT, number)?, Some(own))?;

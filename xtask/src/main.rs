@@ -14,6 +14,7 @@ mod run;
 mod setup;
 mod test;
 mod vm;
+mod w3c;
 mod workspace;
 
 use std::process::ExitCode;
@@ -48,6 +49,8 @@ enum Task {
     Accuracy(accuracy::Args),
     /// Set up, build, then run services that call each other with the agent beside them, to look at
     Demo(demo::Args),
+    /// Set up, build, then run W3C's harness for Trace Context against a service that knows nothing of it, with the agent
+    W3c(w3c::Args),
     /// Check formatting and run clippy on both halves, with warnings denied
     Lint(lint::Args),
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Causality(args) => causality::run(&args),
         Task::Accuracy(args) => accuracy::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::W3c(args) => w3c::run(&args),
         Task::Lint(args) => lint::run(&args),
     };
     match result {

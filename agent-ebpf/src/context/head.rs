@@ -3,9 +3,11 @@
 //!
 //! Loops are `bpf_loop`s with their state in the scratch space: the verifier goes through each once.
 
+use agent_common::context::field;
 use agent_common::limits::{CAPTURE, SCANNED};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop};
 
+use super::client::Extent;
 use crate::maps::{SCRATCH, Scratch};
 
 /// What was found.
@@ -25,6 +27,15 @@ pub struct Scan {
     pub length_at: u32,
     /// Not 0: the content comes in chunks, or in another coding.
     pub coded: u32,
+    /// Lines looked at.
+    lines: u32,
+    /// Not 0: the first line is one of HTTP/1.
+    pub is_http: u32,
+    /// Not 0: the connection may go on with another protocol.
+    pub switches: u32,
+    /// `tracestate` fields, and where the values of the first ones begin.
+    pub states: u32,
+    pub state_at: [u32; field::STATES],
     /// Not 0: a digit was none.
     bad: u32,
     /// Trace id, span id and flags of the `traceparent`, as octets.
@@ -41,6 +52,15 @@ pub enum Carries {
     Foreign,
 }
 
+impl Scan {
+    /// Where the value of a `tracestate` field begins; `number` counts them, round and round.
+    #[inline(always)]
+    pub fn state_at_mut(&mut self, number: u32) -> &mut u32 {
+        // SAFETY: the index is below the array's length.
+        unsafe { &mut *(&raw mut self.state_at).cast::<u32>().add(masked::<{ field::STATES as i32 - 1 }>(number)) }
+    }
+}
+
 const NEWLINES: u64 = 0x0a0a_0a0a_0a0a_0a0a;
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
@@ -51,7 +71,7 @@ const PARENT_LEN: u32 = 55;
 
 /// This CPU's scratch space, where a message's first octets are.
 #[inline(always)]
-fn scratch() -> Option<*mut Scratch> {
+pub fn scratch() -> Option<*mut Scratch> {
     // SAFETY: the helper has no preconditions.
     SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() })
 }
@@ -59,7 +79,7 @@ fn scratch() -> Option<*mut Scratch> {
 /// An index below a bound that the verifier sees. Where the compiler knows the bound from elsewhere it would leave a
 /// plain mask out, and the verifier may not know what the compiler does ("unbounded memory access").
 #[inline(always)]
-fn masked<const MASK: i32>(at: u32) -> usize {
+pub fn masked<const MASK: i32>(at: u32) -> usize {
     let mut index = u64::from(at);
     // SAFETY: an operation on a register.
     unsafe { core::arch::asm!("{0} &= {1}", inout(reg) index, const MASK) };
@@ -102,6 +122,11 @@ pub fn scan(scratch: *mut Scratch, len: u32) {
             foreign: 0,
             length_at: 0,
             coded: 0,
+            lines: 0,
+            is_http: 0,
+            switches: 0,
+            states: 0,
+            state_at: [0; field::STATES],
             bad: 0,
             ids: [0; 32],
         });
@@ -152,12 +177,25 @@ fn line(at: u32) -> bool {
         }
         return true;
     }
+    scan.lines += 1;
+    if scan.lines == 1 {
+        // ` HTTP/1.x` and the end of the line.
+        let version = eight(scratch, at.wrapping_sub(10));
+        scan.is_http = u32::from(at >= 16 && version << 8 == u64::from_le_bytes(*b"\0HTTP/1."));
+    }
     let lower = begins | LOWER_CASE;
     if lower == u64::from_le_bytes(*b"tracepar") {
         if eight(scratch, at + 8) as u32 | LOWER_CASE as u32 == u32::from_le_bytes(*b"ent:") {
             scan.parents += 1;
             scan.parent_at = at + 12;
         }
+    } else if lower == u64::from_le_bytes(*b"tracesta") {
+        if eight(scratch, at + 8) & 0xff_ffff | LOWER_CASE >> 40 == u64::from_le_bytes(*b"te:\0\0\0\0\0") {
+            *scan.state_at_mut(scan.states) = at + 11;
+            scan.states += 1;
+        }
+    } else if lower == u64::from_le_bytes(*b"upgrade:") {
+        scan.switches = 1;
     } else if lower == u64::from_le_bytes(*b"content-") {
         if eight(scratch, at + 8) & 0xff_ffff_ffff_ffff | LOWER_CASE >> 8 == u64::from_le_bytes(*b"length:\0") {
             // A second one is for a parser to judge.
@@ -185,19 +223,36 @@ pub fn carries(scratch: *mut Scratch) -> Carries {
     if scan.parents == 0 {
         return if scan.foreign == 0 { Carries::Nothing } else { Carries::Foreign };
     }
+    let nothing = if scan.foreign == 0 { Carries::Nothing } else { Carries::Foreign };
+    // An invalid one is as if it were not there (section 3.2.2), so is one of several.
+    if scan.parents != 1 {
+        return nothing;
+    }
     let at = skip_blanks(scratch, scan.parent_at);
     scan.parent_at = at;
-    // Version 00 alone, ended by the end of its line: for all else user space has the rules.
-    let version = eight(scratch, at) & 0xff_ffff == u64::from_le_bytes(*b"00-\0\0\0\0\0");
-    let dashes = octet(scratch, at + 35) == b'-' && octet(scratch, at + 52) == b'-';
-    let ended = matches!(octet(scratch, at + PARENT_LEN), b'\r' | b'\n');
-    if scan.parents != 1 || !version || !dashes || !ended || at + PARENT_LEN >= scan.len {
+    if at + PARENT_LEN >= scan.len {
         return Carries::Foreign;
+    }
+    let version = eight(scratch, at) as u32;
+    let dashes =
+        version >> 16 & 0xff == u32::from(b'-') && octet(scratch, at + 35) == b'-' && octet(scratch, at + 52) == b'-';
+    let (high, low) = (digit(version as u8), digit((version >> 8) as u8));
+    if !dashes || high > 15 || low > 15 || (high == 15 && low == 15) {
+        return nothing;
+    }
+    // What follows the version known here may only be blanks; later versions may add to it after a dash.
+    let after = octet(scratch, at + PARENT_LEN);
+    if !(matches!(after, b'\r' | b'\n') || (high | low != 0 && after == b'-')) {
+        // Blanks to the end of the line are for user space to judge, where it cannot be seen at once.
+        let end = skip_blanks(scratch, at + PARENT_LEN);
+        if end >= scan.len || !matches!(octet(scratch, end), b'\r' | b'\n') {
+            return if matches!(after, b' ' | b'\t') { Carries::Foreign } else { nothing };
+        }
     }
     // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
     unsafe { bpf_loop(25, hex_one as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
     let [a, b, c] = words(&scan.ids);
-    if scan.bad != 0 || a | b == 0 || c == 0 { Carries::Foreign } else { Carries::Parent }
+    if scan.bad != 0 || a | b == 0 || c == 0 { nothing } else { Carries::Parent }
 }
 
 /// Trace id and span id as numbers.
@@ -265,6 +320,23 @@ pub fn content_length(scratch: *mut Scratch) -> Option<u32> {
         value = value.wrapping_mul(10).wrapping_add(u32::from(octet - b'0'));
     }
     None
+}
+
+/// How far the request reaches whose head was looked at.
+#[inline(always)]
+pub fn extent(scratch: *mut Scratch) -> Extent {
+    // SAFETY: a value of the map, this CPU's own.
+    let scan = unsafe { &(*scratch).scan };
+    let (head, has_length) = (scan.end, scan.length_at != 0);
+    // What is both chunked and of a given length, or of two, is left alone.
+    if head == 0 || scan.is_http == 0 || (scan.coded != 0 && has_length) || four(scratch, 0) == *b"CONN" {
+        return Extent { head, whole: None, sound: false };
+    }
+    if scan.coded != 0 || scan.switches != 0 {
+        return Extent { head, whole: None, sound: true };
+    }
+    let content = if has_length { content_length(scratch) } else { Some(0) };
+    Extent { head, whole: content.map(|content| head + content), sound: content.is_some() }
 }
 
 /// Four octets of the payload.

@@ -3,23 +3,28 @@
 //! causes is undecided as well; then user space finds the parent by what it knows.
 //!
 //! - `head`: what the octets of a message's head tell;
-//! - `serving`: which requests a thread and a process serve;
-//! - `option`: how a context gets onto a packet and off it.
+//! - `serving`: which requests a thread and a process serve, `state`: with which `tracestate`;
+//! - `client`: the request that a connection sends, and where it ends;
+//! - `option`: how a context gets onto a packet and off it;
+//! - `header`: how it gets into the request itself.
 
+pub mod client;
 pub mod head;
+pub mod header;
 pub mod option;
 pub mod serving;
+pub mod state;
 
 use agent_common::context::{Context, by};
 use agent_common::counter::Counter;
 use agent_common::ids::Direction;
-use agent_common::layout::{PROCESS_CALLS_UNASKED, PROCESS_IGNORE, PROCESS_THREADS_TELL};
+use agent_common::layout::{PROCESS_CALLS_UNASKED, PROCESS_IGNORE, PROCESS_THREADS_TELL, propagate};
 use agent_common::record::{SegmentHead, role};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
 
+use self::client::{Client, Extent};
 use self::head::Carries;
-use self::option::Client;
-use self::serving::Run;
+use self::serving::{Run, Who};
 use crate::call;
 use crate::maps::{CLIENTS, PROCESSES, SCRATCH, TOLD, count, emit_context, given};
 use crate::segment::{self, Payload};
@@ -33,11 +38,13 @@ pub struct Trace {
     pub sampled: u8,
     /// 0: there is a trace, but it is not known.
     pub decided: u8,
-    pub reserved: [u8; 2],
+    /// 1: the low 56 bits of the id are random (W3C Trace Context Level 2).
+    pub random: u8,
+    pub reserved: u8,
 }
 
 impl Trace {
-    pub const UNDECIDED: Self = Self { id: [0; 16], sampled: 0, decided: 0, reserved: [0; 2] };
+    pub const UNDECIDED: Self = Self { id: [0; 16], sampled: 0, decided: 0, random: 0, reserved: 0 };
 
     /// A trace that begins here.
     #[inline(always)]
@@ -48,14 +55,20 @@ impl Trace {
             id[i] = (high >> (8 * i)) as u8;
             id[8 + i] = (low >> (56 - 8 * i)) as u8;
         }
-        Self { id, sampled: u8::from(samples(&id)), decided: 1, reserved: [0; 2] }
+        Self { id, sampled: u8::from(samples(&id)), decided: 1, random: 1, reserved: 0 }
     }
 
     /// A trace that another process began.
     #[inline(always)]
-    pub fn of_parent(id: [u8; 16], sampled: u8) -> Self {
+    pub fn of_parent(id: [u8; 16], sampled: u8, random: u8) -> Self {
         let sampled = if given!(SETUP.parent_based) != 0 { sampled } else { u8::from(samples(&id)) };
-        Self { id, sampled, decided: 1, reserved: [0; 2] }
+        Self { id, sampled, decided: 1, random, reserved: 0 }
+    }
+
+    /// The flags of a `traceparent`.
+    #[inline(always)]
+    pub fn flags(&self) -> u8 {
+        self.sampled | self.random << 1
     }
 }
 
@@ -86,6 +99,12 @@ pub fn is_on() -> bool {
     given!(SETUP.propagate) != 0
 }
 
+/// Whether contexts are put into the requests.
+#[inline(always)]
+pub fn puts_fields() -> bool {
+    given!(SETUP.propagate) == propagate::HEADERS
+}
+
 /// A record of kind [`segment::CONTEXT`].
 #[repr(C)]
 pub struct Record {
@@ -93,17 +112,17 @@ pub struct Record {
     context: Context,
 }
 
-/// Tells user space of the context of a request at `seq`, before the octets of that request. The record is put together
-/// in the scratch space: the frames of a chain of calls share 512 octets of stack.
+/// Tells user space of the context of a request at `seq`, before the octets of that request, and how many octets were put
+/// into it. The record is put together in the scratch space: the frames of a chain of calls share 512 octets of stack.
 #[inline(always)]
-pub fn tell(run: &Run, seq: u32, context: Context) {
+pub fn tell(run: &Run, seq: u32, inserted: u32, context: Context) {
     let head = SegmentHead {
         at: call::now(),
         conn: run.conn,
         tgid: (run.thread >> 32) as u32,
         tid: run.thread as u32,
         seq,
-        len: 0,
+        len: inserted,
         captured: 0,
         direction: match run.direction {
             Direction::Egress => Direction::EGRESS,
@@ -126,7 +145,7 @@ pub fn tell(run: &Run, seq: u32, context: Context) {
 struct Cause {
     trace: Trace,
     conn: u64,
-    seq: u32,
+    who: Who,
     by: u8,
     reason: Counter,
 }
@@ -199,24 +218,35 @@ fn decide(client: &mut Client, request: &Beginning) {
     let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return };
     let len = segment::peek(scratch, payload, len);
     head::scan(scratch, len);
-    let carries = head::carries(scratch);
-    // SAFETY: a value of the map, this CPU's own.
-    let whole = unsafe { (*scratch).scan.end } != 0;
-    if carries != Carries::Nothing {
+    let extent = head::extent(scratch);
+    if puts_fields() {
+        let behind = client.behind(seq);
+        if behind < 0 && !client.is_lost() {
+            return;
+        }
+        if behind != 0 || client.is_lost() || !extent.sound {
+            count(Counter::HeaderUnproven);
+            client.leave(seq, Extent { whole: None, ..extent });
+            return;
+        }
+    }
+    if head::carries(scratch) != Carries::Nothing {
         count(Counter::ContextOwn);
-        client.leave(seq);
+        client.leave(seq, extent);
         return;
     }
     let mut cause =
-        Cause { trace: Trace::UNDECIDED, conn: 0, seq: 0, by: by::ROOT, reason: Counter::ContextHeadUnseen };
-    if whole {
+        Cause { trace: Trace::UNDECIDED, conn: 0, who: Who::NOBODY, by: by::ROOT, reason: Counter::ContextHeadUnseen };
+    if extent.head != 0 {
         find_cause(&mut cause, thread, habits);
     }
     count(cause.reason);
+    client.cause = cause.who;
     client.begin(
         seq,
+        extent,
         &cause.trace,
-        &Context { cause_conn: cause.conn, cause_seq: cause.seq, by: cause.by, ..Context::default() },
+        &Context { cause_conn: cause.conn, cause_seq: cause.who.seq, by: cause.by, ..Context::default() },
     );
 }
 
@@ -246,7 +276,7 @@ fn find_cause(cause: &mut Cause, thread: u64, habits: u8) {
         return;
     }
     cause.trace = request.trace;
-    (cause.conn, cause.seq, cause.by) = (request.conn, request.seq, by);
+    (cause.conn, cause.who, cause.by) = (request.conn, who, by);
     cause.reason = if by == by::THREAD { Counter::ContextThread } else { Counter::ContextOnly };
 }
 
@@ -257,7 +287,7 @@ pub fn moved(run: &Run) {
     match run.direction {
         Direction::Ingress => serving::received(run),
         Direction::Egress => {
-            option::sent(run);
+            client::sent(run);
             serving::answered(run);
         }
     }
@@ -267,6 +297,7 @@ pub fn moved(run: &Run) {
 #[inline(always)]
 pub fn closed(sk: u64) {
     serving::closed(sk);
+    state::closed(sk);
     let _ = CLIENTS.remove(&sk);
     let _ = TOLD.remove(&sk);
 }

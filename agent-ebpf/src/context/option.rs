@@ -7,8 +7,7 @@
 
 use agent_common::context::{Context, by, option};
 use agent_common::counter::Counter;
-use agent_common::layout::{PROCESS_IGNORE, PROCESS_TRACE};
-use agent_common::record::role;
+use agent_common::layout::propagate;
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{
     BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB, BPF_SOCK_OPS_PARSE_HDR_OPT_CB,
@@ -18,79 +17,10 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated::{bpf_load_hdr_opt, bpf_reserve_hdr_opt, bpf_store_hdr_opt};
 use aya_ebpf::programs::SockOpsContext;
 
+use super::Trace;
 use super::serving::Run;
-use super::{Trace, span_id};
-use crate::maps::{CLIENTS, PROCESSES, SOCKETS, TOLD, count, given};
-use crate::socket::{kernel, verdict};
-
-/// The newest request of a connection, and what is sent with it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Client {
-    trace: Trace,
-    context: Context,
-    seq: u32,
-    /// One of [`state`].
-    state: u8,
-    reserved: [u8; 3],
-}
-
-mod state {
-    /// No request yet.
-    pub const IDLE: u8 = 0;
-    /// Nothing is sent with it.
-    pub const LEFT: u8 = 1;
-    /// It is sent with the option, user space has not been told yet.
-    pub const BEGUN: u8 = 2;
-    pub const TOLD: u8 = 3;
-}
-
-impl Client {
-    const NEW: Self = Self {
-        trace: Trace::UNDECIDED,
-        context: Context {
-            trace_id: [0; 16],
-            span_id: [0; 8],
-            cause_conn: 0,
-            cause_seq: 0,
-            by: by::ROOT,
-            sampled: 0,
-            reserved: [0; 2],
-        },
-        seq: 0,
-        state: state::IDLE,
-        reserved: [0; 3],
-    };
-
-    /// Whether the newest request begins at `seq`.
-    #[inline(always)]
-    pub fn is_at(&self, seq: u32) -> bool {
-        self.state != state::IDLE && self.seq == seq
-    }
-
-    /// A request begins that nothing is sent with.
-    #[inline(always)]
-    pub fn leave(&mut self, seq: u32) {
-        self.state = state::LEFT;
-        self.seq = seq;
-    }
-
-    /// A request begins. The position comes first: no packet has it yet, so that none is sent with half of this.
-    #[inline(always)]
-    pub fn begin(&mut self, seq: u32, trace: &Trace, context: &Context) {
-        // SAFETY: a plain field of this value.
-        unsafe { (&raw mut self.seq).write_volatile(seq) };
-        self.trace = *trace;
-        self.context = Context { trace_id: trace.id, span_id: span_id(), sampled: trace.sampled, ..*context };
-        // SAFETY: as above.
-        unsafe { (&raw mut self.state).write_volatile(state::BEGUN) };
-    }
-
-    #[inline(always)]
-    fn sends(&self) -> bool {
-        self.state >= state::BEGUN
-    }
-}
+use crate::maps::{CLIENTS, TOLD, count, given};
+use crate::socket::kernel;
 
 /// Options of one connection that are remembered.
 const SLOTS: usize = 4;
@@ -127,8 +57,14 @@ impl Told {
 #[inline(always)]
 pub fn called(ctx: &SockOpsContext) {
     match ctx.op() {
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => connected(ctx),
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => flag(ctx, BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => {
+            if super::client::connected(ctx) {
+                flag(ctx, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+            }
+        }
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB if given!(SETUP.propagate) == propagate::TCP => {
+            flag(ctx, BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG)
+        }
         BPF_SOCK_OPS_PARSE_HDR_OPT_CB => parse(ctx),
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => reserve(ctx),
         BPF_SOCK_OPS_WRITE_HDR_OPT_CB => write(ctx),
@@ -149,7 +85,7 @@ fn inner(ctx: &SockOpsContext, offset: u32) -> Option<u64> {
 }
 
 #[inline(always)]
-fn sock(ctx: &SockOpsContext) -> Option<u64> {
+pub fn sock(ctx: &SockOpsContext) -> Option<u64> {
     inner(ctx, given!(LAYOUT.sock_ops_sk))
 }
 
@@ -163,27 +99,6 @@ fn packet(ctx: &SockOpsContext) -> Option<(u32, u32)> {
 #[inline(always)]
 fn holds((seq, end): (u32, u32), position: u32) -> bool {
     position.wrapping_sub(seq) < end.wrapping_sub(seq)
-}
-
-/// A connection that a process of this host has made.
-#[inline(always)]
-fn connected(ctx: &SockOpsContext) {
-    let Some(sk) = sock(ctx) else { return };
-    // SAFETY: a value of the map.
-    let Some(socket) = (unsafe { SOCKETS.get(&sk) }) else { return };
-    if socket.role != role::CONNECTED || socket.verdict == verdict::REFUSED || socket.tgid == given!(SETUP.agent) {
-        return;
-    }
-    // SAFETY: values are single octets.
-    let process = unsafe { PROCESSES.get(&socket.tgid) }.copied().unwrap_or(PROCESS_TRACE);
-    if process & PROCESS_IGNORE != 0 {
-        return;
-    }
-    if CLIENTS.insert(&sk, &Client::NEW, 0).is_err() {
-        count(Counter::ContextMapFull);
-        return;
-    }
-    flag(ctx, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
 /// How much room a packet needs; without a packet, what the largest segment size has to leave.
@@ -317,7 +232,7 @@ pub fn received(run: &Run, trace: &mut Trace) -> bool {
                 sampled: slot.trace.sampled,
                 ..Context::default()
             };
-            super::tell(run, slot.seq, context);
+            super::tell(run, slot.seq, 0, context);
         }
         if slot.seq == run.seq {
             *trace = slot.trace;
@@ -325,19 +240,4 @@ pub fn received(run: &Run, trace: &mut Trace) -> bool {
         }
     }
     found
-}
-
-/// Octets were sent: tells user space of the request that begins with them.
-#[inline(never)]
-pub fn sent(run: &Run) {
-    let Some(client) = CLIENTS.get_ptr_mut(&run.sk) else { return };
-    // SAFETY: a value of the map.
-    let client = unsafe { &mut *client };
-    if client.state != state::BEGUN || !holds((run.seq, run.seq.wrapping_add(run.len)), client.seq) {
-        return;
-    }
-    client.state = state::TOLD;
-    if client.trace.decided != 0 {
-        super::tell(run, client.seq, client.context);
-    }
 }

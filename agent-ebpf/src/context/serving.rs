@@ -13,7 +13,7 @@ use agent_common::limits::CAPTURE;
 use agent_common::record::role;
 
 use super::head::{self, Carries};
-use super::{Trace, option};
+use super::{Trace, option, state as list};
 use crate::maps::{LOADS, REQUESTS, Scratch, add, count};
 use crate::segment;
 
@@ -81,9 +81,18 @@ pub struct Load {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Who {
-    sk: u64,
-    seq: u32,
+    pub sk: u64,
+    pub seq: u32,
     reserved: u32,
+}
+
+impl Who {
+    pub const NOBODY: Self = Self { sk: 0, seq: 0, reserved: 0 };
+
+    #[inline(always)]
+    pub fn is_some(&self) -> bool {
+        self.sk != 0
+    }
 }
 
 /// What a thread that calls may do so for.
@@ -218,9 +227,22 @@ pub fn received(run: &Run) {
         None if run.role == role::ACCEPTED => return unclear(run.sk, run.conn, run.thread),
         None => return,
     }
-    if begin(run, is_told.then_some(&told)) {
-        tell_root(run);
+    // Here and not in `begin`, whose frame is the largest.
+    head::scan(run.scratch, run.captured);
+    match begin(run, is_told.then_some(&told)) {
+        Origin::Here => tell_root(run),
+        Origin::Parent if super::puts_fields() => list::keep(run),
+        _ => {}
     }
+}
+
+/// Where a request's trace is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Here,
+    /// A `traceparent`.
+    Parent,
+    Other,
 }
 
 /// A request that does not begin like one, or with less than four octets: it is not seen here.
@@ -249,24 +271,26 @@ fn new_request(run: &Run, trace: Trace, state: u8) -> Request {
     Request { trace, seq: run.seq, conn: run.conn, thread: run.thread, end: 0, state, head_only: 0, reserved: [0; 2] }
 }
 
-/// A request begins; whether a new trace does.
+/// A request begins, whose head was looked at.
 #[inline(never)]
-fn begin(run: &Run, told: Option<&Trace>) -> bool {
-    head::scan(run.scratch, run.captured);
+fn begin(run: &Run, told: Option<&Trace>) -> Origin {
     let carries = head::carries(run.scratch);
     // SAFETY: a value of the map, this CPU's own.
     let scan = unsafe { &(*run.scratch).scan };
-    let mut is_root = false;
+    let mut origin = Origin::Other;
     let trace = match (carries, told) {
         (Carries::Parent, _) => {
+            origin = Origin::Parent;
             let mut id = [0; 16];
             id.copy_from_slice(&scan.ids[..16]);
-            Trace::of_parent(id, scan.ids[24] & 1)
+            Trace::of_parent(id, scan.ids[24] & 1, scan.ids[24] >> 1 & 1)
         }
-        (Carries::Nothing, Some(trace)) if trace.decided != 0 => Trace::of_parent(trace.id, trace.sampled),
+        (Carries::Nothing, Some(trace)) if trace.decided != 0 => {
+            Trace::of_parent(trace.id, trace.sampled, trace.random)
+        }
         // The head's rest may carry a context. An old connection's client may be on this host, and could not tell.
         (Carries::Nothing, None) if scan.end != 0 && run.fresh != 0 => {
-            is_root = true;
+            origin = Origin::Here;
             Trace::new()
         }
         _ => Trace::UNDECIDED,
@@ -279,7 +303,7 @@ fn begin(run: &Run, told: Option<&Trace>) -> bool {
         enter(run.thread, &who);
         // Never taken back: nothing is concluded for this process any more.
         leave(run.thread, 1, 1);
-        return false;
+        return Origin::Other;
     }
     enter(run.thread, &who);
     // Another request in the same octets: it is not seen here.
@@ -293,7 +317,7 @@ fn begin(run: &Run, told: Option<&Trace>) -> bool {
             give_up(unsafe { &mut *request });
         }
     }
-    is_root
+    origin
 }
 
 /// Tells user space of the new trace of the request that has just begun.
@@ -302,7 +326,7 @@ fn tell_root(run: &Run) {
     let Some(request) = REQUESTS.get_ptr(&run.sk) else { return };
     // SAFETY: a value of the map.
     let Trace { id, sampled, .. } = unsafe { (*request).trace };
-    super::tell(run, run.seq, Context { trace_id: id, by: by::ROOT, sampled, ..Context::default() });
+    super::tell(run, run.seq, 0, Context { trace_id: id, by: by::ROOT, sampled, ..Context::default() });
 }
 
 /// A process has sent octets.

@@ -279,7 +279,7 @@ Capabilities
   ✓ CAP_DAC_READ_SEARCH  to read tracefs and the files of other users' processes
   ✓ CAP_SYS_PTRACE       to learn what other users' processes are: executable, service name, sockets
   ✓ CAP_SYS_ADMIN        stands for CAP_BPF and CAP_PERFMON, not needed beside them
-  ✓ CAP_NET_ADMIN        for --propagate tcp: to attach to packets
+  ✓ CAP_NET_ADMIN        for --propagate: to attach to packets and messages
 
 Hooks: 1 of 2 attach
   ✓ sock:inet_sock_set_state  attaches

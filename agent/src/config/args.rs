@@ -143,9 +143,15 @@ pub(super) struct Settings {
     #[arg(long, value_name = "WHAT", value_parser = value::sdk_spans, help_heading = "Traces")]
     pub(super) sdk_spans: Option<SdkSpans>,
 
-    /// Send trace context to other agents: off, or tcp, in an option of TCP [default: off]
+    /// Send trace context on: off, tcp (in an option, to other agents) or headers (in HTTP/1 requests) [default: off]
     #[arg(long, value_name = "HOW", value_parser = value::propagate, help_heading = "Advanced")]
     pub(super) propagate: Option<Propagate>,
+    /// Put contexts into requests also where the kernel then misleads nginx, Java and .NET about what there is to read
+    #[arg(
+        long = "unsafe", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = value::boolean, help_heading = "Advanced"
+    )]
+    pub(super) allow_unsafe: Option<bool>,
     /// See what is sent and received at the sockets, which is cheaper and needs Linux 6.16, or at the system calls: auto,
     /// sockets or calls [default: auto]
     #[arg(long, value_name = "WHERE", value_parser = value::hooks, help_heading = "Advanced")]
@@ -200,6 +206,7 @@ impl Settings {
             link_hold_back: self.link_hold_back.or(other.link_hold_back),
             sdk_spans: self.sdk_spans.or(other.sdk_spans),
             propagate: self.propagate.or(other.propagate),
+            allow_unsafe: self.allow_unsafe.or(other.allow_unsafe),
             hooks: self.hooks.or(other.hooks),
             segment_ring: self.segment_ring.or(other.segment_ring),
         }

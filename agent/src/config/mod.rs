@@ -64,6 +64,8 @@ pub struct Config {
     pub quiet: bool,
     pub selection: Selection,
     pub propagate: Propagate,
+    /// Fields are put into requests also where the kernel then misleads programs about what there is to read.
+    pub allow_unsafe: bool,
     pub sampler: Sampler,
     /// At most so many new traces a second are exported (`crate::sampling::RateLimiter`).
     pub max_traces_per_second: Option<NonZeroU32>,
@@ -179,6 +181,9 @@ impl Config {
             (of_file, rules) = layer::of_file(&path)?;
             settings = settings.or(of_file);
         }
+        if settings.allow_unsafe == Some(true) && settings.propagate != Some(Propagate::Headers) {
+            return Err(UsageError::new("--unsafe: only --propagate headers asks for it"));
+        }
         let sampler = Sampler::from_env(variable).map_err(|error| UsageError::new(error.to_string()))?;
         Ok(Self::checked(settings, sampler.with_rules(rules)))
     }
@@ -197,6 +202,7 @@ impl Config {
                 exclude_ports: settings.exclude_port,
             },
             propagate: settings.propagate.unwrap_or_default(),
+            allow_unsafe: settings.allow_unsafe.unwrap_or_default(),
             sampler,
             max_traces_per_second: settings.max_traces_per_second,
             keep: Keep {

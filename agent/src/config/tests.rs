@@ -130,7 +130,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
 /// Everything that can be set has a variable and a key; a flag without one would fail here.
 #[test]
 fn all_settings_by_variable_and_by_key() {
-    let settings: [(&str, &str); 22] = [
+    let settings: [(&str, &str); 23] = [
         ("exe", "nginx"),
         ("pid", "12"),
         ("port", "80"),
@@ -150,7 +150,8 @@ fn all_settings_by_variable_and_by_key() {
         ("link-floor", "0.75"),
         ("link-hold-back", "2s"),
         ("sdk-spans", "keep"),
-        ("propagate", "off"),
+        ("propagate", "headers"),
+        ("unsafe", "true"),
         ("hooks", "calls"),
         ("segment-ring", "65536"),
     ];
@@ -295,9 +296,10 @@ fn bad_flags() {
         (&["--segment-ring", "99999999999999999999GiB"], "--segment-ring: expected a power of two"),
         (&["--segment-ring", "18014398509481984k"], "--segment-ring: expected a power of two"),
         (&["--segment-ring", ""], "--segment-ring: expected a power of two"),
-        (&["--propagate", "headers"], "--propagate: 'headers' is not available yet in this version"),
+        (&["--unsafe"], "--unsafe: only --propagate headers asks for it"),
+        (&["--unsafe", "--propagate", "tcp"], "--unsafe: only --propagate headers asks for it"),
         (&["--hooks", "kprobes"], "--hooks: expected 'auto', 'sockets' or 'calls', not 'kprobes'"),
-        (&["--propagate", "on"], "--propagate: expected off or tcp, not 'on'"),
+        (&["--propagate", "on"], "--propagate: expected off, tcp or headers, not 'on'"),
         (&["--keep-slowest", "99"], "--keep-slowest: expected a percentile from p50 to p99.999, such as p99, not '99'"),
         (&["--keep-slowest", "p100"], "--keep-slowest: expected a percentile"),
         (&["--keep-slowest", "p49.999"], "--keep-slowest: expected a percentile"),

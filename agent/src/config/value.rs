@@ -67,6 +67,8 @@ pub enum Propagate {
     Off,
     /// Between agents, in a TCP option.
     Tcp,
+    /// In the requests themselves.
+    Headers,
 }
 
 pub(super) fn listen(text: &str) -> Result<Listen, String> {
@@ -195,8 +197,8 @@ pub(super) fn propagate(text: &str) -> Result<Propagate, String> {
     match text {
         "off" => Ok(Propagate::Off),
         "tcp" => Ok(Propagate::Tcp),
-        "headers" => Err("'headers' is not available yet in this version, only 'off' and 'tcp' are".to_owned()),
-        _ => Err(format!("expected off or tcp, not '{text}'")),
+        "headers" => Ok(Propagate::Headers),
+        _ => Err(format!("expected off, tcp or headers, not '{text}'")),
     }
 }
 

@@ -70,6 +70,8 @@ pub(super) struct Stream {
     next: Option<Seq>,
     /// Calls that end before this position get no record, as the kernel side was told.
     skip: Option<Seq>,
+    /// Where a record begins that has so many more octets on the wire than its process has sent.
+    inserted: Option<(Seq, u32)>,
     held: VecDeque<Held>,
     held_octets: usize,
 }
@@ -122,9 +124,15 @@ impl Stream {
         }
     }
 
+    /// So many octets were put into what the record at `seq` holds.
+    pub(super) const fn insert(&mut self, seq: Seq, octets: u32) {
+        self.inserted = Some((seq, octets));
+    }
+
     /// The record at `seq` was delivered.
-    pub(super) const fn delivered(&mut self, seq: Seq, len: u32) {
-        self.next = Some(seq.plus(len));
+    pub(super) fn delivered(&mut self, seq: Seq, len: u32) {
+        let inserted = self.inserted.take_if(|(at, _)| *at == seq).map_or(0, |(_, octets)| octets);
+        self.next = Some(seq.plus(len).plus(inserted));
     }
 
     pub(super) fn is_holding(&self) -> bool {
@@ -243,6 +251,17 @@ mod tests {
         stream.set_skip(Some(Seq(5000)));
         assert_eq!(stream.place(Seq(4000), 2000), Place::AfterSkipped(3900));
         assert_eq!(stream.place(Seq(5001), 10), Place::Ahead);
+    }
+
+    #[test]
+    fn octets_put_in_by_the_kernel_side_are_no_gap() {
+        let mut stream = Stream::default();
+        stream.place(Seq(0), 100);
+        stream.insert(Seq(0), 70);
+        stream.delivered(Seq(0), 100);
+        assert_eq!(stream.place(Seq(170), 10), Place::Next);
+        stream.delivered(Seq(170), 10);
+        assert_eq!(stream.place(Seq(180), 10), Place::Next, "once");
     }
 
     #[test]

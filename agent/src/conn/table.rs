@@ -459,6 +459,9 @@ impl Connection {
             self.told.remove(0);
         }
         self.told.push((direction, position, told));
+        if told.inserted > 0 {
+            self.streams[index(direction)].insert(position, told.inserted);
+        }
     }
 
     /// The trace of a request that begins, when the kernel side knows it.

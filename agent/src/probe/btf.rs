@@ -75,6 +75,7 @@ fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
         tcp_write_seq: at("tcp_sock", "write_seq")?,
         tcp_copied_seq: at("tcp_sock", "copied_seq")?,
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt")?,
+        tcp_snd_una: at("tcp_sock", "snd_una")?,
         skc_flags: at("sock_common", "skc_flags")?,
         sk_socket: at("sock", "sk_socket")?,
         // For propagation alone, which asks for them.
@@ -83,6 +84,7 @@ fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
         skb_cb: at("sk_buff", "cb").unwrap_or_default(),
         cb_seq: at("tcp_skb_cb", "seq").unwrap_or_default(),
         cb_end_seq: at("tcp_skb_cb", "end_seq").unwrap_or_default(),
+        sk_msg_sk: at("sk_msg", "sk").unwrap_or_default(),
     })
 }
 

@@ -18,7 +18,7 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 
 use self::btf::Kernel;
 use self::hooks::{HOOKS, Hook, Hooks, Need, Use};
-pub use self::propagation::Propagation;
+pub use self::propagation::{Carrier, Propagation};
 use self::sys::{Hints, RareCalls, ReaderFlag};
 use crate::source::Rings;
 
@@ -42,6 +42,12 @@ impl Options {
     /// Entries of each of the maps of propagation.
     fn propagated(&self) -> u32 {
         if self.propagate.is_some() { limits::PROPAGATED } else { 1 }
+    }
+
+    /// `entries` of a map for contexts that are put into requests.
+    fn with_fields(&self, entries: u32) -> u32 {
+        let fields = matches!(self.propagate, Some(Propagation { carrier: Carrier::Fields { .. }, .. }));
+        if fields { entries } else { 1 }
     }
 }
 
@@ -73,13 +79,13 @@ pub struct Attached {
 /// # Errors
 /// When the kernel refuses a map, a program or a required hook; the error names which one and why.
 pub fn attach(kernel: &Kernel, options: &Options) -> anyhow::Result<Attached> {
-    if options.propagate.is_some() {
+    if let Some(propagation) = options.propagate {
         // What a request belongs to is decided at the entry of the call that sends it.
         anyhow::ensure!(
             options.hooks != Hooks::Sockets,
             "--propagate needs the hooks of system calls: leave out --hooks sockets"
         );
-        rehearsal::rehearse(&kernel.layout)?;
+        rehearsal::rehearse(&kernel.layout, propagation.carrier)?;
         return attach_at(kernel, options, false);
     }
     match options.hooks {
@@ -136,8 +142,8 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
             give_up_or_go_on(hook, error, &mut missing)?;
         }
     }
-    if options.propagate.is_some() {
-        propagation::attach(&mut ebpf, &kernel.layout)?;
+    if let Some(propagation) = options.propagate {
+        propagation::attach(&mut ebpf, &kernel.layout, propagation.carrier)?;
     }
     Ok(Attached {
         probe: Probe { ebpf, processes, counters, rare, at_sockets, missing, _maps: maps },
@@ -165,6 +171,9 @@ fn load(layout: &Layout, options: &Options, agent: u32, at_sockets: bool) -> any
     let mut loader = EbpfLoader::new();
     for (map, _) in propagation::MAPS {
         loader.map_max_entries(map, options.propagated());
+    }
+    for (map, entries, _) in propagation::FIELD_MAPS {
+        loader.map_max_entries(map, options.with_fields(entries));
     }
     loader
         .verifier_log_level(VerifierLogLevel::STATS)
@@ -289,6 +298,7 @@ impl Probe {
                 Program::TracePoint(program) => program.unload(),
                 Program::RawTracePoint(program) => program.unload(),
                 Program::SockOps(program) => program.unload(),
+                Program::SkMsg(program) => program.unload(),
                 _ => Ok(()),
             };
         }
@@ -301,6 +311,9 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
     let cpus = aya::util::nr_cpus().unwrap_or(1) as u64;
     // Keys and values as the kernel side declares them; an entry of a hash table has about 64 octets of the kernel's.
     let hash = |entries: u32, octets: u64| u64::from(entries) * (octets + 64);
+    let contexts: u64 = propagation::MAPS.iter().map(|(_, octets)| hash(options.propagated(), *octets)).sum();
+    let fields: u64 =
+        propagation::FIELD_MAPS.iter().map(|(_, entries, octets)| hash(options.with_fields(*entries), *octets)).sum();
     vec![
         ("segments", options.segment_ring.into()),
         ("lifecycle", limits::LIFECYCLE_RING.into()),
@@ -309,6 +322,6 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),
         ("scratch", cpus * (2 * limits::CAPTURE as u64 + 240)),
-        ("contexts", propagation::MAPS.iter().map(|(_, octets)| hash(options.propagated(), *octets)).sum()),
+        ("contexts", contexts + fields),
     ]
 }

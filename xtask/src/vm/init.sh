@@ -103,6 +103,9 @@ done
 section asked "$((KEPT + NEW + OLD))"
 section answered "$(($(grep -c '^200$' /tmp/statuses) + $(answers) - 1))"
 
+# Requests that came with a trace context, which only the agent can have put there.
+section contexts "$(grep -c '^00-' /tmp/contexts)"
+
 # Long enough for what is under way to arrive; the rest is up to the agent's own draining.
 sleep 2
 say 'stopping the agent'

@@ -56,11 +56,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => build::agent(&setup::for_build()?, Profile::Release)?,
     };
     setup::for_vm()?;
+    let fields = args.flags.iter().any(|flag| flag == "headers");
     let image = image::make(&binary, &args.flags)?;
     let mut results = Vec::new();
     let mut failed = 0;
     for kernel in KERNELS.iter().filter(|kernel| args.kernel == ALL || args.kernel == kernel.series) {
-        let result = boot(kernel, &image)?;
+        let result = boot(kernel, &image, fields)?;
         failed += usize::from(!result.passed);
         results.push(result.line);
     }
@@ -80,13 +81,13 @@ struct Verdict {
 }
 
 /// Boots one kernel and judges what came of it.
-fn boot(kernel: &Kernel, image: &Path) -> Result<Verdict> {
+fn boot(kernel: &Kernel, image: &Path, fields: bool) -> Result<Verdict> {
     let vmlinuz = kernel::ensure(kernel)?;
     eprintln!("\n== {} (at most {} s)", vmlinuz.release, DEADLINE.as_secs());
     let folder = folder().join("runs").join(&vmlinuz.release);
     let run = machine::run(&vmlinuz.file, image, &folder, DEADLINE)?;
     let report = Report::parse(&run.results);
-    let mut faults = report.faults();
+    let mut faults = report.faults(fields);
     if run.timed_out {
         faults.insert(0, format!("not done within {} s", DEADLINE.as_secs()));
     }

@@ -14,6 +14,8 @@ pub(super) struct Report {
     /// Requests made, and those answered with 200.
     asked: Option<u64>,
     answered: Option<u64>,
+    /// Requests that the server received with a `traceparent`.
+    contexts: Option<u64>,
     /// The exit status of `remora run`, and what it logged.
     pub(super) agent: Section,
     spans: Spans,
@@ -65,6 +67,7 @@ impl Report {
             "check" => self.check.status = value.parse().ok(),
             "asked" => self.asked = value.parse().ok(),
             "answered" => self.answered = value.parse().ok(),
+            "contexts" => self.contexts = value.parse().ok(),
             "agent" => self.agent.status = value.parse().ok(),
             "end" => self.ended = true,
             _ => {}
@@ -82,8 +85,8 @@ impl Report {
         }
     }
 
-    /// Everything that is not as it should be.
-    pub(super) fn faults(&self) -> Vec<String> {
+    /// Everything that is not as it should be. `fields`: contexts are to be put into requests, else nothing is.
+    pub(super) fn faults(&self, fields: bool) -> Vec<String> {
         let mut faults = Vec::new();
         if self.kernel.is_empty() {
             return vec!["the script in the machine did not start".to_owned()];
@@ -104,6 +107,12 @@ impl Report {
             _ => faults.push("no requests were made".to_owned()),
         }
         let asked = self.asked.unwrap_or(0);
+        match self.contexts {
+            Some(0) if !fields => {}
+            // Not those on the connection that is older than the agent.
+            Some(contexts) if fields && contexts >= asked / 2 => {}
+            contexts => faults.push(format!("{contexts:?} of {asked} requests came with a context")),
+        }
         for (kind, count) in [("client", self.spans.client), ("server", self.spans.server)] {
             if count != asked {
                 faults.push(format!("{count} {kind} spans with status 200 for {asked} requests"));
@@ -211,7 +220,7 @@ mod tests {
             {"id": "exit_write", "outcome": outcome, "detail": "refused"}]});
         let spans = spans.join("\r\n");
         format!(
-            "=== kernel 6.1.0-1\r\n=== check 0\r\n{check}\r\n=== check-log \r\n=== asked 2\r\n=== answered 2\r\n\
+            "=== kernel 6.1.0-1\r\n=== check 0\r\n{check}\r\n=== check-log \r\n=== asked 2\r\n=== answered 2\r\n=== contexts 0\r\n\
             === agent {agent}\r\nremora: done\r\n=== spans \r\n{spans}\r\n=== complaints \r\n=== end \r\n"
         )
     }
@@ -220,7 +229,7 @@ mod tests {
     fn a_good_run_has_no_faults() {
         let lines = [request(&[span(2, "200"), span(3, "200")]), request(&[span(3, "200"), span(2, "200")])];
         let report = Report::parse(&text("ok", 0, &[&lines[0], &lines[1]]));
-        assert_eq!(report.faults(), Vec::<String>::new());
+        assert_eq!(report.faults(false), Vec::<String>::new());
         assert_eq!(report.summary(), "2 of 2 hooks, 2 requests, 2 client and 2 server spans, exit status 0");
         assert_eq!(report.agent.lines, ["remora: done"]);
     }
@@ -230,7 +239,7 @@ mod tests {
         let line = request(&[span(2, "200"), span(2, "404"), span(1, "200"), span(3, "200")]);
         let report = Report::parse(&text("missing", 1, &[&line, "{\"resourceSp"]));
         assert_eq!(
-            report.faults(),
+            report.faults(false),
             [
                 "hook exit_write: refused",
                 "1 client spans with status 200 for 2 requests",
@@ -244,14 +253,14 @@ mod tests {
 
     #[test]
     fn a_run_that_broke_off_has_faults() {
-        assert_eq!(Report::parse("").faults(), ["the script in the machine did not start"]);
+        assert_eq!(Report::parse("").faults(false), ["the script in the machine did not start"]);
         let whole = text("ok", 0, &[&request(&[span(2, "200"), span(3, "200"), span(2, "200"), span(3, "200")])]);
-        assert_eq!(Report::parse(&whole).faults(), Vec::<String>::new());
+        assert_eq!(Report::parse(&whole).faults(false), Vec::<String>::new());
         for end in (0..whole.len() - 3).filter(|&end| whole.is_char_boundary(end)) {
             let cut = whole.get(..end).unwrap_or_default();
             // All but the very last line, which only says that it was the last one.
             if !cut.contains("=== end") {
-                assert_ne!(Report::parse(cut).faults(), Vec::<String>::new(), "cut at {end}");
+                assert_ne!(Report::parse(cut).faults(false), Vec::<String>::new(), "cut at {end}");
             }
         }
     }
@@ -260,6 +269,6 @@ mod tests {
     fn the_kernels_complaints_are_faults() {
         let whole = text("ok", 0, &[&request(&[span(2, "200"), span(3, "200"), span(2, "200"), span(3, "200")])]);
         let report = Report::parse(&whole.replace("=== complaints \r\n", "=== complaints \r\nBUG: x\r\n"));
-        assert_eq!(report.faults(), ["the kernel says: BUG: x"]);
+        assert_eq!(report.faults(false), ["the kernel says: BUG: x"]);
     }
 }

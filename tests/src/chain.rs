@@ -1,0 +1,98 @@
+//! Two services that call one another, on two network namespaces that stand for two hosts, with an agent for each that
+//! sees its own side alone.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::agent::{Agent, Builder};
+use crate::fixture::Server;
+use crate::netns::Hosts;
+use crate::span::{CLIENT, SERVER, Span};
+
+/// Service A on the left host, which asks service B on the right one.
+pub struct Chain {
+    pub front: Server,
+    pub back: Server,
+    hosts: Hosts,
+}
+
+impl Chain {
+    pub fn start(front: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        let hosts = Hosts::new()?;
+        let back = Server::chain_at(&hosts.right, &["--host", hosts.right.ipv4], &[])?;
+        let next = format!("http://{}:{}", hosts.right.ipv4, back.port);
+        let args = [&["--host", hosts.left.ipv4, "--next", &next], front].concat();
+        let front = Server::chain_at(&hosts.left, &args, environment)?;
+        Ok(Self { front, back, hosts })
+    }
+
+    /// What curl, on the left host, is told for these targets, by `parallel` connections.
+    pub fn ask(&self, targets: &[String], parallel: usize, args: &[&str]) -> Result<String> {
+        let mut command = Command::new("curl");
+        command.args(["-s", "-S", "--fail", "--no-progress-meter", "--http1.1"]).args(args);
+        if parallel > 1 {
+            command.args(["--parallel", "--parallel-immediate", "--parallel-max", &parallel.to_string()]);
+        }
+        let url = |target| format!("http://{}:{}{target}", self.hosts.left.ipv4, self.front.port);
+        let output = self.hosts.left.command(command.args(targets.iter().map(url))).output();
+        let output = output.context("curl cannot be run")?;
+        ensure!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// An agent of the server's host: it sees that server alone.
+pub fn agent(server: &Server, propagate: &[&str]) -> Result<Agent> {
+    Builder::new()?.args(propagate).args(&["--pid", &server.pid.to_string()]).start()
+}
+
+#[must_use]
+pub fn targets(name: &str, number: usize) -> Vec<String> {
+    (0..number).map(|i| format!("/{name}/{i}")).collect()
+}
+
+/// A number that the agent's kernel side has counted.
+pub fn count(agent: &Agent, operation: &str) -> Result<f64> {
+    agent.metrics()?.total("remora_kernel_operations_total", &[("operation", operation)])
+}
+
+/// Spans of `kind` by target, each with one.
+pub fn by_target(spans: &[Span], kind: i32) -> Result<BTreeMap<String, &Span>> {
+    let mut found = BTreeMap::new();
+    for span in spans.iter().filter(|span| span.kind == kind) {
+        let target = span.target().context("a span without a target")?;
+        ensure!(found.insert(target, span).is_none(), "two spans of one request: {span:?}");
+    }
+    Ok(found)
+}
+
+/// How many of these requests, which went through both services, are one trace of three spans, each below the one
+/// before. Fails when a request lacks a span or any span has a parent that is not its own: no parent is allowed.
+///
+/// `method` is how B may have been told.
+pub fn whole(left: &[Span], right: &[Span], targets: &[String], method: &str) -> Result<usize> {
+    let (fronts, calls, backs) = (by_target(left, SERVER)?, by_target(left, CLIENT)?, by_target(right, SERVER)?);
+    let mut whole = 0;
+    for target in targets {
+        let of = |spans: &BTreeMap<String, &Span>, what: &str| -> Result<Span> {
+            spans.get(target).map(|&span| span.clone()).with_context(|| format!("no span of {what} for {target}"))
+        };
+        let (front, call, back) = (of(&fronts, "A")?, of(&calls, "A's call")?, of(&backs, "B")?);
+        let mut joined = 0;
+        for (parent, child) in [(&front, &call), (&call, &back)] {
+            if child.parent_span_id == parent.span_id {
+                ensure!(parent.trace_id == child.trace_id, "two traces: {child:?} below {parent:?}");
+                joined += 1;
+            } else {
+                ensure!(child.parent_span_id.is_empty(), "a wrong parent: {child:?}, not {parent:?}");
+            }
+        }
+        ensure!(front.parent_span_id.is_empty(), "a parent that nobody has: {front:?}");
+        let told = back.parent_span_id == call.span_id;
+        ensure!(!told || back.str("remora.link.method") == Some(method), "told by something else: {back:?}");
+        whole += usize::from(joined == 2);
+    }
+    Ok(whole)
+}
