@@ -8,13 +8,13 @@ use std::time::Duration;
 use agent_common::ids::Tgid;
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Config, Listen, Propagate, SpansTo};
 use crate::conn::Connections;
+use crate::ending::Ending;
 use crate::export::lines::{self, Format, LineExporter, Target};
 use crate::export::otlp::config::{OtlpConfig, Signal};
 use crate::export::otlp::{Exporter, metrics as otlp_metrics};
@@ -73,8 +73,7 @@ async fn serve(
     otlp: Option<OtlpConfig>,
     metrics: Option<(OtlpConfig, Duration)>,
 ) -> anyhow::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let ending = Ending::start()?;
     let listener = bind(&config.listen).await?;
     let address = listener.local_addr().context("cannot read the address listened on")?;
 
@@ -86,6 +85,7 @@ async fn serve(
         tracing::warn!(hook = hook.tracepoint, why, "not attached: without it, less is seen");
     }
     let outputs = outputs(&config, otlp)?;
+    ending.set_exporters(&outputs.handles);
     let store = Arc::new(Store::new(StoreLimits::default()));
     let probe::Attached { probe, rings, hints, waiting } = attached;
     let at_sockets = probe.at_sockets;
@@ -122,16 +122,12 @@ async fn serve(
     crate::allocator::give_back();
     observer.set_ready();
 
-    wait(&mut interrupt, &mut terminate, &reader).await?;
-    // A second signal exits at once.
-    tokio::spawn(async move {
-        tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-        eprintln!("remora: second signal, exiting at once");
-        std::process::exit(130);
-    });
+    wait(&ending.asked, &reader).await?;
     // 1. no new records; 2. what the rings still hold; 3. each exporter's last batch; 4. the listener; 5. the books.
     stop.store(true, Ordering::Release);
-    join(reader).await;
+    if join(reader).await {
+        ending.set_drained();
+    }
     pipeline::lock(&shared).probe.detach();
     last_metrics.cancel();
     let books = close(outputs).await;
@@ -246,28 +242,25 @@ fn announce(address: SocketAddr, config: &Config, outputs: &Outputs, at_sockets:
 }
 
 /// Until a signal comes, or the reader ends by itself, which it must not.
-async fn wait(
-    interrupt: &mut tokio::signal::unix::Signal,
-    terminate: &mut tokio::signal::unix::Signal,
-    reader: &std::thread::JoinHandle<()>,
-) -> anyhow::Result<()> {
+async fn wait(asked: &CancellationToken, reader: &std::thread::JoinHandle<()>) -> anyhow::Result<()> {
     let mut check = tokio::time::interval(Duration::from_millis(500));
     loop {
         tokio::select! {
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            () = asked.cancelled() => return Ok(()),
             _ = check.tick() => anyhow::ensure!(!reader.is_finished(), "the reader of the rings ended; this is a bug"),
         }
     }
 }
 
-async fn join(reader: std::thread::JoinHandle<()>) {
+/// Whether the rings are empty.
+async fn join(reader: std::thread::JoinHandle<()>) -> bool {
     let joined = tokio::task::spawn_blocking(move || reader.join());
     match tokio::time::timeout(DRAIN, joined).await {
-        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Ok(()))) => return true,
         Ok(_) => tracing::error!("the reader of the rings failed; what it had not handed on is lost"),
         Err(_) => tracing::error!("the rings could not be drained in time; what they still hold is lost"),
     }
+    false
 }
 
 /// Ends the exporters; their last books.

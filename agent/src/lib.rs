@@ -9,6 +9,7 @@ pub mod check;
 pub mod clock;
 pub mod config;
 pub mod conn;
+pub mod ending;
 pub mod export;
 pub mod listen;
 pub mod observe;
