@@ -13,8 +13,8 @@ use crate::process::Process;
 use crate::truth::Exchange;
 use crate::{env, fixture, plan, wait};
 
-/// nginx in the foreground, one worker. `/item/` and `/echo` answer by `return`, `/status/404` and `/status/503` with
-/// that status, `/big/N` from a file by sendfile, `/proxy/` by an upstream if there is one.
+/// nginx in the foreground, one worker. `/item/` and `/echo` answer by `return`, `/status/404`, `/status/500` and
+/// `/status/503` with that status, `/big/N` from a file by sendfile, `/proxy/` by an upstream if there is one.
 pub struct Nginx {
     pub port: u16,
     log: PathBuf,
@@ -128,6 +128,7 @@ http {{
     location = /hello { return 200 "hello\n"; }
     location = /echo { return 200 "not an echo\n"; }
     location /status/404 { return 404; }
+    location /status/500 { return 500; }
     location /status/503 { return 503; }
 "#,
     );

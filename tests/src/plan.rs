@@ -72,9 +72,20 @@ pub fn items(tag: &str, count: usize) -> Vec<Step> {
     (0..count).map(|i| Step::get(format!("/item/{i}?id={tag}-{i}"))).collect()
 }
 
-/// `count` requests that differ in method, status, size and framing.
+/// `count` requests that differ in method, status, size and framing. Some servers (nginx) close the connection after
+/// the 500 in each 16, which is the last of 8 that are sent together.
 #[must_use]
 pub fn mixed(tag: &str, count: usize) -> Vec<Step> {
+    let mut steps = kept(tag, count);
+    for (i, step) in steps.iter_mut().enumerate().skip(15).step_by(16) {
+        *step = Step::get(format!("/status/500?id={tag}-{i}"));
+    }
+    steps
+}
+
+/// The same, after none of which a server closes the connection.
+#[must_use]
+pub fn kept(tag: &str, count: usize) -> Vec<Step> {
     let step = |i: usize| {
         let id = format!("id={tag}-{i}");
         match i % 8 {
