@@ -310,6 +310,9 @@ impl Reader {
         }
         let mut engine = lock(&self.shared);
         // What the followers of open connections have counted since the last look belongs into the last books.
+        let Engine { connections, steps, .. } = &mut *engine;
+        connections.finish(steps);
+        engine.trace();
         engine.connections.sweep_all(sys::monotonic());
         engine.stats.unfinished = engine.connections.outstanding() as u64;
         let now = sys::monotonic();

@@ -98,6 +98,29 @@ fn batches_are_hooked_from_their_first_use_on() -> Result<()> {
     })
 }
 
+/// Two chunked uploads, each in one call that is longer than what is captured of a call. Requests behind the first in the
+/// same call are not seen; those of later calls are, and the second hides none.
+#[test]
+fn uploads_longer_than_what_is_captured() -> Result<()> {
+    needs!("root", "python");
+    undisturbed(|| {
+        let step = |i: usize| match i {
+            21 | 35 => Step::post(format!("/echo?id={i}"), 100_000).chunked(),
+            _ => Step::get(format!("/item/{i}?id={i}")),
+        };
+        let steps: Vec<_> = (0..48).map(step).collect();
+        let server = Server::start(Language::Python)?;
+        let agent = Agent::on(server.port)?;
+        let done = Client::run(Language::Python, &server.base(), &steps, &["--mode", "pipeline", "--depth", "4"])?;
+        let served = server.truth(steps.len())?;
+        let seen: Vec<_> =
+            done.into_iter().filter(|e| !["/item/22?id=22", "/item/23?id=23"].contains(&&*e.target)).collect();
+        ensure!(seen.len() == steps.len() - 2, "{} requests were answered", seen.len());
+        let spans = agent.stop_after(seen.len() + served.len())?;
+        expect_pairs(&[Side::client(&seen, server.port).unsized_bodies(), Side::server(&served, server.port)], &spans)
+    })
+}
+
 /// Octets that the process never holds: their number is known, what they say is not.
 #[test]
 fn receiving_by_splice() -> Result<()> {

@@ -102,6 +102,8 @@ struct Connection {
     /// The hints that hold: flags and skip positions.
     hinted: (u32, [u32; 2]),
     last: MonoNanos,
+    /// It is among those with an exchange that is not certain yet.
+    unsettled: bool,
     /// The process seen last.
     tgid: Tgid,
 }
@@ -123,6 +125,8 @@ pub struct Connections {
     hints: Option<Hints>,
     /// Connections that hold records back.
     holding: Vec<ConnId>,
+    /// Connections with an exchange that is not certain yet.
+    unsettled: Vec<ConnId>,
     #[expect(clippy::vec_box, reason = "each goes on by itself")]
     exchanges: Vec<Box<Exchange>>,
     notices: Vec<Notice>,
@@ -145,6 +149,7 @@ impl Connections {
             config,
             hints,
             holding: Vec::new(),
+            unsettled: Vec::new(),
             exchanges: Vec::new(),
             notices: Vec::new(),
             stats: Stats::default(),
@@ -211,6 +216,7 @@ impl Connections {
             told: Vec::new(),
             hinted: (0, [0; 2]),
             last: at,
+            unsettled: false,
             tgid,
         };
         self.table.insert(conn, connection);
@@ -389,9 +395,26 @@ impl Connections {
                 self.holding.push(conn);
             }
         }
+        self.settle_all(now, out);
     }
 
-    /// The same, rarely: what costs a look at every connection.
+    /// Hands on what nothing has spoken against for a second.
+    fn settle_all(&mut self, now: MonoNanos, out: &mut Vec<Step>) {
+        for conn in std::mem::take(&mut self.unsettled) {
+            if let Some(connection) = self.table.get_mut(&conn) {
+                connection.unsettled = false;
+            }
+            self.with_follower(conn, |follower, out| follower.settle(now, &mut { out }));
+            self.settle(conn, out);
+        }
+    }
+
+    /// Nothing more comes: hands on what is complete.
+    pub fn finish(&mut self, out: &mut Vec<Step>) {
+        self.settle_all(MonoNanos(u64::MAX), out);
+    }
+
+    /// What has to be done rarely, since it costs a look at every connection.
     pub fn sweep_all(&mut self, now: MonoNanos) {
         self.table.retain(|_, connection| connection.follower.is_some() || now.since(connection.last) < FORGET_IGNORED);
         let surplus = self.table.len().saturating_sub(MOST);
@@ -429,6 +452,10 @@ impl Connections {
         let endpoints = connection.endpoints;
         if let Some(follower) = &mut connection.follower {
             self.notices.extend(follower.notices());
+            if follower.is_unsettled() && !connection.unsettled {
+                connection.unsettled = true;
+                self.unsettled.push(conn);
+            }
         }
         out.extend(self.notices.drain(..).map(|notice| match notice {
             Notice::Begun(request) => {

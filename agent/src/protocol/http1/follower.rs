@@ -10,7 +10,7 @@ use super::loss::{Loss, Stats};
 use super::message::Method;
 use super::pairing::Pairing;
 use super::start_line::Kind;
-use super::{Config, UNKNOWN};
+use super::{Config, SECOND, UNKNOWN};
 use crate::protocol::{End, Exchange, Failure, IgnoreReason, Notice, Segment, Verdict, Want};
 
 /// Less content than this is not worth telling the kernel side to leave out.
@@ -147,7 +147,20 @@ impl Follower {
         Want { skip, lean: self.pairing.is_lean() }
     }
 
-    /// Requests without a complete response.
+    /// Whether an exchange is complete but kept until [`Self::settle`] or until it is certain.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.pairing.unconfirmed_since().is_some()
+    }
+
+    /// Gives out what nothing has spoken against for a second.
+    pub fn settle(&mut self, now: MonoNanos, out: &mut impl FnMut(Exchange)) {
+        if self.pairing.unconfirmed_since().is_some_and(|end| now.since(end) >= SECOND) {
+            self.pairing.confirm(out);
+        }
+    }
+
+    /// Requests without a complete response, or whose response is not certain to be theirs.
     #[must_use]
     pub fn outstanding(&self) -> usize {
         self.pairing.outstanding()

@@ -25,6 +25,8 @@ pub(super) struct Lane {
     pub(super) thread: Thread,
     /// The newest octet, captured or not.
     pub(super) last: MonoNanos,
+    /// When the newest octet can have come that was lost where it mattered.
+    pub(super) lost: MonoNanos,
     /// The head so far, when it came in pieces.
     pub(super) head: Vec<u8>,
     pub(super) line: StartLine,
@@ -53,6 +55,7 @@ impl Lane {
             position: Seq(0),
             thread: Thread::default(),
             last: MonoNanos(0),
+            lost: MonoNanos(0),
             head: Vec::new(),
             line: StartLine::new(),
             head_end: HeadEnd::default(),

@@ -4,7 +4,8 @@
 //! been seen, counting is enough. After a loss, or when the agent came later than the connection, the count is not
 //! known, and a wrong one would pair every later response with a wrong request. [`Trust`] keeps what a connection's past
 //! says about that; without enough of it nothing is paired until the connection has been idle for a while, or has
-//! answered all that was asked several times in a row.
+//! answered all that was asked several times in a row. The first exchange on a connection older than the agent is kept
+//! until the next request shows that no response was too many.
 //!
 //! Whatever the trust, a response never starts before its request: both times are taken in the one process observed.
 
@@ -94,6 +95,8 @@ pub(super) struct Pairing {
     /// A request may have gone by unseen.
     requests_hazy: bool,
     exchanged: bool,
+    /// Complete, but not certain yet.
+    unconfirmed: Option<Exchange>,
     /// Counts requests.
     number: u32,
     /// What is to be told before exchanges are complete.
@@ -115,6 +118,7 @@ impl Pairing {
             hazy_until: None,
             requests_hazy: false,
             exchanged: false,
+            unconfirmed: None,
             number: 0,
             notices: Vec::new(),
             stats: Stats::default(),
@@ -127,7 +131,20 @@ impl Pairing {
     }
 
     pub(super) fn outstanding(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + usize::from(self.unconfirmed.is_some())
+    }
+
+    /// When the exchange ended that is complete but not certain yet.
+    pub(super) fn unconfirmed_since(&self) -> Option<MonoNanos> {
+        self.unconfirmed.as_ref().map(|exchange| exchange.end)
+    }
+
+    /// Takes what is complete for certain.
+    pub(super) fn confirm(&mut self, out: &mut impl FnMut(Exchange)) {
+        if let Some(exchange) = self.unconfirmed.take() {
+            self.stats.exchanges += 1;
+            out(exchange);
+        }
     }
 
     /// Whether a request waits for a response of which nothing was seen yet.
@@ -137,7 +154,7 @@ impl Pairing {
 
     /// Whether a response without a request is worth keeping until its request is there.
     pub(super) fn may_hold(&self) -> bool {
-        !self.trust.is_in_doubt() && !self.awaits_response()
+        !self.trust.is_in_doubt() && !self.awaits_response() && self.unconfirmed.is_none()
     }
 
     /// Whether the newest request may be followed by another protocol.
@@ -176,12 +193,15 @@ impl Pairing {
         if let Some(until) = self.hazy_until.take()
             && begun.start < until
         {
-            self.degrade();
+            self.degrade(None);
             self.stats.lose(Loss::UncertainRequest);
             return;
         }
-        if self.trust.is_in_doubt() && !self.trust.request_in_doubt(begun.start, after_pause && self.pending.is_empty())
-        {
+        if !self.trust.request_fits(begun.start, !self.pending.is_empty()) {
+            self.doubt(self.unanswered());
+        }
+        let idle = self.pending.is_empty() && self.reply == Reply::None;
+        if self.trust.is_in_doubt() && !self.trust.request_in_doubt(begun.start, after_pause, idle) {
             self.stats.lose(Loss::UncertainRequest);
             return;
         }
@@ -265,6 +285,9 @@ impl Pairing {
 
     /// The request being received has ended. `content` is its number of octets when all were counted.
     pub(super) fn request_done(&mut self, content: Option<u64>, out: &mut impl FnMut(Exchange)) {
+        if !self.trust.is_unconfirmed() {
+            self.confirm(out);
+        }
         if std::mem::take(&mut self.request_open)
             && let Some(back) = self.pending.back_mut()
         {
@@ -279,6 +302,9 @@ impl Pairing {
 
     /// The end of the request being received cannot be told any more.
     pub(super) fn request_cut(&mut self, out: &mut impl FnMut(Exchange)) {
+        if !self.trust.is_unconfirmed() {
+            self.confirm(out);
+        }
         if self.request_open
             && let Some(back) = self.pending.back_mut()
         {
@@ -296,9 +322,10 @@ impl Pairing {
         let empty = matches!(status, 100..=199 | 204 | 304);
         let framing = if empty { Framing::Length(0) } else { framing };
         self.hazy_until = None;
+        self.trust.note_response(begun.start);
         let overlaps = self.pending.get(1).is_some_and(|next| next.exchange.start < begun.start);
         if overlaps && self.trust.rests_on_order() {
-            self.doubt();
+            self.doubt(self.unanswered());
         }
         let unmatched = |framing| Answer { framing, doubtful_content: !empty, switches: false };
         if self.skip > 0 {
@@ -314,10 +341,11 @@ impl Pairing {
             self.reply = Reply::Unmatched;
             self.settled_until = self.settled_until.max(begun.start);
             self.stats.lose(Loss::UnmatchedResponse);
-            let surprising = self.trust.rests_on_count() && !begun.resynchronised;
+            let surprising = self.trust.rests_on_count(begun.start) && !begun.resynchronised;
             if surprising || self.requests_hazy {
                 // One response too many: what was paired so far may have been off by it.
-                self.doubt();
+                let others = self.unanswered();
+                self.doubt(others + u64::from(others > 0));
             }
             return unmatched(framing);
         };
@@ -351,15 +379,15 @@ impl Pairing {
         match std::mem::replace(&mut self.reply, Reply::None) {
             Reply::None => {}
             Reply::Unmatched => {
-                self.trust.note_unmatched(at, self.pending.is_empty());
+                self.trust.note_unmatched();
             }
             Reply::Paired => {
                 let pipelined = self.pending.get(1).is_some_and(|next| next.exchange.start < at);
                 if pipelined && self.trust.rests_on_order() {
-                    self.doubt();
+                    self.doubt(self.unanswered().saturating_sub(1));
                     return;
                 }
-                self.trust.note_pair(at, pipelined);
+                self.trust.note_pair(pipelined);
                 let Some(front) = self.pending.front_mut() else { return };
                 front.answered = true;
                 front.exchange.end = at;
@@ -385,16 +413,16 @@ impl Pairing {
     /// The end of a chunked request came into sight again, but not what went before. Another request may have, if it was
     /// chunked too; but clients do not pipeline after an upload (RFC 9112, section 9.3.2), so that is believed only of
     /// one that has pipelined, or once there is a response too many.
-    pub(super) fn request_reappeared(&mut self) {
+    pub(super) fn request_reappeared(&mut self, lost: MonoNanos) {
         if self.trust.has_pipelined() {
-            self.degrade();
+            self.degrade(Some(lost));
         }
         self.requests_hazy = true;
     }
 
-    /// An unknown number of requests may have gone by unseen. Those seen before are still answered in order.
-    pub(super) fn requests_lost(&mut self) {
-        self.degrade();
+    /// An unknown number of requests may have gone by unseen until `lost`. Those seen before are still answered in order.
+    pub(super) fn requests_lost(&mut self, lost: MonoNanos) {
+        self.degrade(Some(lost));
     }
 
     /// An unknown number of responses may have gone by unseen until `until`, so no request sent before is certain to get
@@ -404,7 +432,7 @@ impl Pairing {
         let keep = usize::from(self.reply == Reply::Paired);
         self.drop_pending(keep, Loss::UnansweredRequest);
         self.skip = 0;
-        self.degrade();
+        self.degrade(Some(until));
     }
 
     /// Octets of a response went by whose beginning was not seen.
@@ -414,6 +442,11 @@ impl Pairing {
         if self.awaits_response() && self.pending.front().is_some_and(|front| front.exchange.start <= at) {
             self.responses_lost(at);
         }
+    }
+
+    /// Octets went by in which requests may have begun.
+    pub(super) fn request_overlooked(&mut self) {
+        self.trust.note_overlooked();
     }
 
     /// Something of the message being read was not seen.
@@ -438,6 +471,7 @@ impl Pairing {
         overlooked: Option<MonoNanos>,
         out: &mut impl FnMut(Exchange),
     ) {
+        self.confirm(out);
         self.reply = Reply::None;
         while let Some(front) = self.pending.front_mut() {
             let exchange = &mut front.exchange;
@@ -466,9 +500,14 @@ impl Pairing {
         if self.pending.is_empty() {
             self.request_open = false;
         }
-        self.exchanged |= front.exchange.failure.is_none();
-        self.stats.exchanges += 1;
-        out(front.exchange);
+        let Exchange { failure, http, .. } = &front.exchange;
+        self.exchanged |= failure.is_none();
+        let last = http.status == Some(101) || http.method == Method::Connect || failure.is_some();
+        self.confirm(out);
+        self.unconfirmed = Some(front.exchange);
+        if last || !self.trust.is_unconfirmed() {
+            self.confirm(out);
+        }
     }
 
     fn drop_pending(&mut self, keep: usize, loss: Loss) {
@@ -487,19 +526,28 @@ impl Pairing {
     }
 
     /// Messages were lost.
-    fn degrade(&mut self) {
+    fn degrade(&mut self, lost: Option<MonoNanos>) {
         self.hazy_until = None;
         self.requests_hazy = false;
-        self.trust.degrade();
+        self.trust.degrade(lost);
+    }
+
+    /// Requests of which no complete response was seen.
+    fn unanswered(&self) -> u64 {
+        self.pending.iter().filter(|pending| !pending.answered).count() as u64
     }
 
     /// What was assumed has proved wrong, so what is outstanding is uncertain.
-    fn doubt(&mut self) {
+    fn doubt(&mut self, unanswered: u64) {
+        if let Some(exchange) = self.unconfirmed.take() {
+            self.stats.lose(Loss::UncertainRequest);
+            self.notices.push(Notice::Dropped { number: exchange.number });
+        }
         self.drop_pending(0, Loss::UncertainRequest);
         self.skip = 0;
         self.hazy_until = None;
         self.requests_hazy = false;
-        self.trust.doubt();
+        self.trust.doubt(unanswered);
     }
 }
 

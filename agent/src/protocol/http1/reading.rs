@@ -78,10 +78,14 @@ impl Follower {
                     // While a request is unanswered, what looks like the next one is more likely its content.
                     let content = kind == Some(Kind::Request) && lane.blind.is_some() && awaits_response;
                     if !piece.begins || content || StartLine::new().feed(piece.octets) == Outcome::No {
+                        lane.lost = piece.at;
                         if let Some(blind) = &mut lane.blind {
                             blind.push(piece.octets, piece.at);
                         } else if kind == Some(Kind::Response) {
                             self.pairing.response_overlooked(piece.at);
+                        }
+                        if kind == Some(Kind::Request) {
+                            self.pairing.request_overlooked();
                         }
                         return true;
                     }
@@ -99,7 +103,11 @@ impl Follower {
                     Some(rest) => piece.octets = rest,
                     None => return false,
                 },
-                State::Body(_) if lane.doubtful_content && piece.begins && is_response(piece.octets) => {
+                State::Body(body)
+                    if lane.doubtful_content
+                        && (piece.begins || body.content() == Some(0))
+                        && is_response(piece.octets) =>
+                {
                     // The request not seen was a HEAD, so this is the next response already.
                     lane.begin(piece.at, piece.position(), piece.thread, true);
                     self.pairing.response_done(None, piece.at, out);
@@ -297,7 +305,8 @@ impl Follower {
             self.pairing.response_done(None, blind.last, out);
         }
         if self.lane(piece.direction).blind.take().is_some() {
-            self.pairing.requests_lost();
+            let lost = self.lane(piece.direction).lost;
+            self.pairing.requests_lost(lost);
         }
         let framing = head.framing;
         let after_pause = self.pause_ended == Some(begun.start);

@@ -45,6 +45,8 @@ impl Follower {
             }
         }
         if left > 0 {
+            let newest = if timed { at } else { self.newest };
+            self.lane(direction).lost = newest;
             self.lose(direction, at, out);
         }
     }
@@ -53,6 +55,8 @@ impl Follower {
     pub(super) fn lose(&mut self, direction: Direction, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
         let kind = self.kind(direction);
         let lane = self.lane(direction);
+        lane.lost = lane.lost.max(at);
+        let lost = lane.lost;
         let state = if lane.tentative { State::Lost } else { std::mem::replace(&mut lane.state, State::Lost) };
         match (state, kind) {
             (State::Lost, _) => {
@@ -66,7 +70,7 @@ impl Follower {
                         self.pairing.responses_lost(self.newest)
                     }
                     Some(Kind::Response) => {}
-                    _ if !waiting => self.pairing.requests_lost(),
+                    _ if !waiting => self.pairing.requests_lost(lost),
                     _ => {}
                 }
                 return;
@@ -89,11 +93,11 @@ impl Follower {
             (State::Head, _) => {
                 self.salvage_request(direction, at, out);
                 self.lane(direction).lose();
-                self.pairing.requests_lost();
+                self.pairing.requests_lost(lost);
             }
             (State::Start, _) => {
                 lane.lose();
-                self.pairing.requests_lost();
+                self.pairing.requests_lost(lost);
             }
         }
         self.pairing.stats.lose(Loss::Resynchronised);
@@ -107,6 +111,9 @@ impl Follower {
         at: MonoNanos,
         out: &mut impl FnMut(Exchange),
     ) {
+        let lane = self.lane(direction);
+        lane.lost = lane.lost.max(at);
+        let lost = lane.lost;
         if self.kind(direction) == Some(Kind::Response) {
             self.lane(direction).blind = Some(Blind::new(chunked, at));
             if !chunked || self.pairing.has_bystanders() {
@@ -117,7 +124,7 @@ impl Follower {
             if chunked {
                 self.lane(direction).blind = Some(Blind::new(true, at));
             } else {
-                self.pairing.requests_lost();
+                self.pairing.requests_lost(lost);
             }
         }
     }
@@ -160,12 +167,13 @@ impl Follower {
     pub(super) fn end_blind(&mut self, direction: Direction, out: &mut impl FnMut(Exchange)) {
         let lane = self.lane(direction);
         lane.state = State::Start;
+        let lost = lane.lost;
         let Some(blind) = lane.blind.take() else { return };
         if self.kind(direction) == Some(Kind::Response) {
             self.pairing.response_reappeared(blind.last);
             self.pairing.response_done(None, blind.last, out);
         } else {
-            self.pairing.request_reappeared();
+            self.pairing.request_reappeared(lost);
             self.pairing.request_done(None, out);
         }
     }

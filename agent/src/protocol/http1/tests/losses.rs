@@ -15,7 +15,7 @@ fn settled() -> Bench {
 #[test]
 fn a_late_join_starts_with_the_next_request() {
     // Idle, in the middle of a request's or a response's content, and while a response is awaited.
-    Bench::new(false).exchange(1).check(&["GET /1 401 0/1"]);
+    Bench::new(false).exchange(1).settle(1000).check(&["GET /1 401 0/1"]);
     let mut bench = Bench::new(false);
     bench.feed(Q, "content GET /no HTTP/1.1\r\n\r\n").feed(R, response(9)).exchange(1).check(&["GET /1 401 0/1"]);
     let mut bench = Bench::new(false);
@@ -30,6 +30,10 @@ fn a_late_join_starts_with_the_next_request() {
     let mut bench = Bench::new(false);
     bench.feed(R, "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n").exchange(1).check(&["GET /1 401 0/1"]);
     assert_eq!(bench.verdict, Verdict::Follow);
+    // And the next response follows it in the same call.
+    let mut bench = Bench::new(false);
+    bench.feed(R, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n".to_owned() + &response(3)).exchange(1);
+    bench.settle(1000).check(&["GET /1 401 0/1"]).lost(Loss::Invalid, 0).lost(Loss::UnmatchedResponse, 2);
 }
 
 #[test]
@@ -39,7 +43,7 @@ fn a_late_join_never_gives_up() {
         bench.feed(Q, "\x16\x03\x01 not http").feed(R, b"\0\0\0\0");
     }
     assert_eq!(bench.verdict, Verdict::Follow);
-    bench.exchange(1).check(&["GET /1 401 0/1"]);
+    bench.exchange(1).settle(1000).check(&["GET /1 401 0/1"]);
 }
 
 #[test]

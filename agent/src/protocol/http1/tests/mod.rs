@@ -1,5 +1,6 @@
 //! Whole conversations through a [`Follower`].
 
+mod batches;
 mod conversations;
 mod losses;
 mod properties;
@@ -78,6 +79,12 @@ impl Bench {
     pub(super) fn close(&mut self, end: End) -> &mut Self {
         self.at += MS;
         self.follower.close(MonoNanos(self.at), end, &mut |exchange| self.out.push(exchange));
+        self
+    }
+
+    /// So many milliseconds after the last octet.
+    pub(super) fn settle(&mut self, later: u64) -> &mut Self {
+        self.follower.settle(MonoNanos(self.at + later * MS), &mut |exchange| self.out.push(exchange));
         self
     }
 

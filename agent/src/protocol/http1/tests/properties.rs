@@ -6,19 +6,19 @@ use proptest::sample::Index;
 use super::*;
 
 #[derive(Clone, Copy, Debug)]
-enum Content {
+pub(super) enum Content {
     Length(usize),
     Chunked(usize),
 }
 
 impl Content {
-    fn len(self) -> usize {
+    pub(super) fn len(self) -> usize {
         let (Self::Length(len) | Self::Chunked(len)) = self;
         len
     }
 
     /// The fields and the octets. The content holds what looks like messages.
-    fn write(self, head: &str) -> Vec<u8> {
+    pub(super) fn write(self, head: &str) -> Vec<u8> {
         const TEXT: &[u8] = b"xGET /0 HTTP/1.1\r\n\r\nxHTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n0\r\nx";
         let octets = || TEXT.iter().copied().cycle();
         match self {
@@ -44,31 +44,31 @@ impl Content {
 
 /// One request and its response: what they say, and in what order they are sent.
 #[derive(Clone, Debug)]
-struct Pair {
-    sent: Content,
-    received: Content,
-    interim: bool,
+pub(super) struct Pair {
+    pub(super) sent: Content,
+    pub(super) received: Content,
+    pub(super) interim: bool,
     /// How many requests are sent before the oldest unanswered one is answered.
-    depth: usize,
+    pub(super) depth: usize,
 }
 
 /// What was sent in one system call.
 #[derive(Clone, Debug)]
-struct Sent {
-    direction: Direction,
-    at: u64,
-    octets: Vec<u8>,
+pub(super) struct Sent {
+    pub(super) direction: Direction,
+    pub(super) at: u64,
+    pub(super) octets: Vec<u8>,
 }
 
 /// When each exchange's parts were.
 #[derive(Clone, Debug, Default)]
-struct Truth {
-    start: u64,
-    response_start: u64,
-    end: u64,
+pub(super) struct Truth {
+    pub(super) start: u64,
+    pub(super) response_start: u64,
+    pub(super) end: u64,
 }
 
-fn content() -> impl Strategy<Value = Content> {
+pub(super) fn content() -> impl Strategy<Value = Content> {
     prop_oneof![
         4 => Just(Content::Length(0)),
         4 => (1usize..400).prop_map(Content::Length),
@@ -86,7 +86,7 @@ fn pairs(depth: std::ops::Range<usize>, count: std::ops::Range<usize>) -> impl S
     proptest::collection::vec(pair, count)
 }
 
-fn status(id: usize) -> u16 {
+pub(super) fn status(id: usize) -> u16 {
     310 + id as u16
 }
 
@@ -156,7 +156,7 @@ fn replay(pieces: &[Sent]) -> Bench {
 
 /// How a segment is seen.
 #[derive(Clone, Copy, Debug)]
-enum Sight {
+pub(super) enum Sight {
     Whole,
     /// Only its beginning, up to this share of it, and a tail.
     Beginning(u8, u8),
@@ -190,7 +190,7 @@ impl Owed {
     }
 }
 
-fn watch(fresh: bool, pieces: &[Sent], sights: &[Sight], late_notice: bool) -> Bench {
+pub(super) fn watch(fresh: bool, pieces: &[Sent], sights: &[Sight], late_notice: bool) -> Bench {
     let mut bench = bench(fresh);
     let (mut q, mut r) = (Owed::default(), Owed::default());
     let mut last = 0;
@@ -225,7 +225,7 @@ fn watch(fresh: bool, pieces: &[Sent], sights: &[Sight], late_notice: bool) -> B
 }
 
 /// Whatever is said of an exchange is true.
-fn check_truth(bench: &mut Bench, pairs: &[Pair], truth: &[Truth]) -> Result<usize, TestCaseError> {
+pub(super) fn check_truth(bench: &mut Bench, pairs: &[Pair], truth: &[Truth]) -> Result<usize, TestCaseError> {
     let count = bench.out.len();
     let mut newest = None;
     for exchange in &bench.out {
