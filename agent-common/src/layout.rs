@@ -67,6 +67,31 @@ pub struct Layout {
     pub cb_end_seq: u32,
     /// `sk_msg.sk`
     pub sk_msg_sk: u32,
+    /// `task_struct.thread.fsbase`; 0 on architectures other than x86-64.
+    pub task_fsbase: u32,
+}
+
+/// Where a Go program keeps what tells its goroutines apart: offsets in octets, which differ by release.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GoLayout {
+    /// Of the pointer to the running `runtime.g`, from the thread's `fsbase` on; modulo 2^64.
+    pub tls: u64,
+    /// `g.m`
+    pub g_m: u32,
+    /// `g.goid`
+    pub g_goid: u32,
+    /// `g.parentGoid`; 0 before Go 1.21.
+    pub g_parent: u32,
+    /// `m.curg`
+    pub m_curg: u32,
+    /// `m.p`
+    pub m_p: u32,
+    /// `m.oldp`
+    pub m_oldp: u32,
+    /// `p.goidcache`, which `p.goidcacheend` follows
+    pub p_goidcache: u32,
+    pub reserved: u32,
 }
 
 /// How the agent is set up.
@@ -112,6 +137,10 @@ pub const PROCESS_IGNORE: u8 = 2;
 pub const PROCESS_THREADS_TELL: u8 = 1 << 2;
 /// With [`PROCESS_TRACE`]: the process calls also on its own account.
 pub const PROCESS_CALLS_UNASKED: u8 = 1 << 3;
+/// With [`PROCESS_TRACE`]: it was found out whether its threads run goroutines.
+pub const PROCESS_LOOKED_INTO: u8 = 1 << 4;
+/// With [`PROCESS_LOOKED_INTO`]: they do, and the map of Go programs says where to read which.
+pub const PROCESS_GO: u8 = 1 << 5;
 
 /// Values of the map of ports.
 pub const PORT_KEEP: u8 = 1;

@@ -33,6 +33,9 @@ pub const SCANNED: u32 = 4096;
 /// Processes with a decision about being traced.
 pub const PROCESSES: u32 = 16 * 1024;
 
+/// Go processes whose goroutines can be told apart.
+pub const GO_PROCESSES: u32 = 1024;
+
 /// Slots for hints of user space about connections, indexed by connection id. A power of two.
 pub const HINTS: u32 = 16 * 1024;
 

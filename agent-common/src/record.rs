@@ -16,6 +16,19 @@ pub mod segment {
     pub const CONTEXT: u8 = 3;
 }
 
+/// Which coroutine a thread runs: a goroutine by the low half of its number. All 0 where that is not known.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coroutine {
+    pub id: u32,
+    /// The coroutine that started it; 0 also for Go before 1.21.
+    pub parent: u32,
+    /// The numbers that the next coroutines get that are started on the same processor, from `next` to before `end`: the rest
+    /// of those that Go gave it at a time (`p.goidcache`, `p.goidcacheend`).
+    pub next: u32,
+    pub end: u32,
+}
+
 /// The head of each record in the ring of segments. `captured` octets of payload follow, then `tail` octets.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,9 +52,11 @@ pub struct SegmentHead {
     /// One of [`segment`].
     pub kind: u8,
     pub errno: u8,
+    /// Who made the call; only with [`segment::DATA`].
+    pub coroutine: Coroutine,
 }
 
-const _: () = assert!(size_of::<SegmentHead>() == 40);
+const _: () = assert!(size_of::<SegmentHead>() == 56);
 const _: () = assert!(TAIL <= u8::MAX as usize);
 
 /// The first octet of each record in the ring of lifecycles.
@@ -90,11 +105,14 @@ pub struct Connection {
     /// TCP positions before the first octets that are reported, by direction.
     pub sent: u32,
     pub received: u32,
+    /// The coroutine that called `connect` and the one that started it; 0 when not known.
+    pub dialler: u32,
+    pub dialler_parent: u32,
     pub reserved: u32,
     pub comm: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Connection>() == 112);
+const _: () = assert!(size_of::<Connection>() == 120);
 
 /// Nothing more will be sent ([`lifecycle::SENT_ALL`]), or the connection is gone ([`lifecycle::CLOSE`]).
 #[repr(C)]

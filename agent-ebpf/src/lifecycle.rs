@@ -3,7 +3,7 @@
 use agent_common::counter::Counter;
 use agent_common::ids::Direction;
 use agent_common::limits::FILENAME;
-use agent_common::record::{Closing, Connection, Process, lifecycle, role};
+use agent_common::record::{Closing, Connection, Coroutine, Process, lifecycle, role};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel_str};
@@ -11,7 +11,8 @@ use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call};
 use crate::context;
-use crate::maps::{PROCESSES, SOCKETS, count, emit_lifecycle, given};
+use crate::coroutine;
+use crate::maps::{GO, PROCESSES, SOCKETS, count, emit_lifecycle, given};
 use crate::segment::First;
 use crate::socket::{self, AF_INET, AF_INET6, Ends, Socket, kernel, verdict};
 
@@ -87,6 +88,8 @@ fn describe(record: &mut Connection, socket: &Socket, ends: &Ends, thread: u64, 
     record.tid = thread as u32;
     record.local_port = ends.local_port;
     record.peer_port = ends.peer_port;
+    record.dialler = socket.dialler;
+    record.dialler_parent = socket.dialler_parent;
     // SAFETY: the destination has the size given; the helper fills it with zeros when it fails.
     unsafe { bpf_get_current_comm(record.comm.as_mut_ptr().cast(), record.comm.len() as u32) };
 }
@@ -133,8 +136,14 @@ fn fresh(role: u8, now: u64) -> Socket {
 
 #[inline(always)]
 fn connecting(sk: u64) {
-    let tgid = (call::thread() >> 32) as u32;
-    let socket = Socket { tgid, ..fresh(role::CONNECTED, call::now()) };
+    let thread = call::thread();
+    let tgid = (thread >> 32) as u32;
+    let mut socket = Socket { tgid, ..fresh(role::CONNECTED, call::now()) };
+    if coroutine::is_told(&mut socket, thread) {
+        let mut dialler = Coroutine::default();
+        coroutine::note(&raw mut dialler, thread);
+        (socket.dialler, socket.dialler_parent) = (dialler.id, dialler.parent);
+    }
     if tgid == given!(SETUP.agent) {
         socket::remember(sk, &Socket { verdict: verdict::REFUSED, ..socket });
     } else {
@@ -304,6 +313,7 @@ pub fn executed(ctx: &TracePointContext) {
     }
     // The file is another one now, so what was decided about the process may not hold any more.
     let _ = PROCESSES.remove(&record.tgid);
+    let _ = GO.remove(&record.tgid);
     emit_lifecycle(&record, false);
 }
 
@@ -320,6 +330,7 @@ pub fn exited() {
         return;
     }
     let _ = PROCESSES.remove(&tgid);
+    let _ = GO.remove(&tgid);
     emit_lifecycle(&process(lifecycle::EXIT), false);
 }
 

@@ -4,6 +4,7 @@
 //! - `socket`: from a descriptor to the socket behind it, and what is known of that socket;
 //! - `segment`: the octets a call moved, into the ring of segments;
 //! - `sock`: the hooks at the sockets themselves;
+//! - `coroutine`: which goroutine a thread of a Go program runs;
 //! - `lifecycle`: connections and processes that come and go, into the ring of lifecycles;
 //! - `context`: with `--propagate` alone, which trace a request belongs to, and how its packets say so.
 //!
@@ -19,6 +20,7 @@
 
 mod call;
 mod context;
+mod coroutine;
 mod lifecycle;
 mod maps;
 mod segment;

@@ -2,7 +2,7 @@
 
 use agent_common::counter::Counter;
 use agent_common::hint::{Hint, Reader};
-use agent_common::layout::{Layout, Setup};
+use agent_common::layout::{GoLayout, Layout, Setup};
 use agent_common::limits;
 use agent_common::record::SegmentHead;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
@@ -54,6 +54,7 @@ pub static LAYOUT: Layout = Layout {
     cb_seq: 0,
     cb_end_seq: 0,
     sk_msg_sk: 0,
+    task_fsbase: 0,
 };
 
 /// How the agent is set up; user space fills it in before loading.
@@ -97,6 +98,11 @@ pub static SOCKETS: LruHashMap<u64, Socket> = LruHashMap::with_max_entries(limit
 /// User space's decision about a process. Deleted when it exits.
 #[map]
 pub static PROCESSES: LruHashMap<u32, u8> = LruHashMap::with_max_entries(limits::PROCESSES, 0);
+
+/// Where Go processes keep what tells their goroutines apart; user space fills it in. Deleted when a process exits or runs
+/// another file.
+#[map]
+pub static GO: LruHashMap<u32, GoLayout> = LruHashMap::with_max_entries(limits::GO_PROCESSES, 0);
 
 /// Ports to keep or to leave out; written once, before attaching.
 #[map]

@@ -16,6 +16,7 @@ use aya_ebpf::programs::TracePointContext;
 use crate::call::{self, Call, Exit};
 use crate::context;
 use crate::context::serving::Run;
+use crate::coroutine;
 use crate::lifecycle;
 use crate::maps::{HINTS, PROCESSES, SCRATCH, Scratch, count, emit_segment, given};
 use crate::socket::{self, Socket, verdict};
@@ -400,6 +401,10 @@ fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, le
             ..SegmentHead::default()
         },
     );
+    if coroutine::is_told(socket, transfer.thread) {
+        // SAFETY: a value of the map, this CPU's own.
+        coroutine::note(unsafe { &raw mut (*scratch).head.coroutine }, transfer.thread);
+    }
     if !transfer.batched && context::is_on() {
         context::moved(&Run {
             sk: transfer.sk,

@@ -49,9 +49,22 @@ pub struct Socket {
     pub peer_closed: u8,
     /// Not 0: the connection is gone, but the process has not read yet all that came before.
     pub dying: u8,
+    /// One of [`coroutines`].
+    pub coroutines: u8,
     /// Why, when it is dying.
     pub errno: u16,
-    pub reserved: [u8; 5],
+    /// As in [`Connection`].
+    pub dialler: u32,
+    pub dialler_parent: u32,
+    pub reserved: u32,
+}
+
+/// Whether the threads that use a socket run coroutines that can be told apart.
+pub mod coroutines {
+    /// User space has not looked into the process yet.
+    pub const UNKNOWN: u8 = 0;
+    pub const NONE: u8 = 1;
+    pub const GO: u8 = 2;
 }
 
 impl Socket {
@@ -66,8 +79,11 @@ impl Socket {
         fresh: 0,
         peer_closed: 0,
         dying: 0,
+        coroutines: coroutines::UNKNOWN,
         errno: 0,
-        reserved: [0; 5],
+        dialler: 0,
+        dialler_parent: 0,
+        reserved: 0,
     };
 }
 

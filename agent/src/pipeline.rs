@@ -15,6 +15,7 @@ use crate::listen::Store;
 use crate::probe::Probe;
 use crate::probe::sys::{self, ReaderFlag};
 use crate::process::Processes;
+use crate::process::go::Programs;
 use crate::protocol::Begun;
 use crate::signal::http;
 use crate::signal::metrics::Registry;
@@ -39,6 +40,7 @@ const SWEEP_ALL: u64 = 5_000_000_000;
 pub struct Engine {
     pub connections: Connections,
     pub processes: Processes,
+    pub programs: Programs,
     pub traces: Traces,
     pub tail: Tail,
     pub tracer: Tracer,
@@ -104,6 +106,7 @@ impl Engine {
     pub fn new(
         connections: Connections,
         processes: Processes,
+        programs: Programs,
         traces: Traces,
         tail: Tail,
         mut tracer: Tracer,
@@ -117,6 +120,7 @@ impl Engine {
         Self {
             connections,
             processes,
+            programs,
             traces,
             tail,
             tracer,
@@ -154,10 +158,12 @@ impl Engine {
             LifecycleRecord::SentAll(_) | LifecycleRecord::Closed(_) => closings.push(record),
             LifecycleRecord::Exec { tgid, comm, filename, .. } => {
                 self.processes.executed(tgid, &comm, &filename);
+                self.programs.forget(tgid);
                 self.traces.executed(tgid);
             }
             LifecycleRecord::Exit { tgid, at } => {
                 self.processes.exited(tgid, at);
+                self.programs.forget(tgid);
                 self.traces.exited(tgid);
             }
         }
@@ -252,11 +258,20 @@ impl Engine {
         }
         self.probe.follow_rare_calls();
         for (tgid, trace) in self.processes.newly_decided() {
-            self.probe.decide(tgid.0, trace, self.traces.habits_of(tgid));
+            if trace {
+                self.programs.look_into(tgid);
+            }
+            self.probe.decide(tgid.0, trace, self.traces.habits_of(tgid) | self.programs.bits(tgid));
+        }
+        while let Some((tgid, layout)) = self.programs.answer() {
+            if let Some(layout) = layout {
+                self.probe.read_goroutines(tgid.0, layout);
+            }
+            self.probe.decide(tgid.0, true, self.traces.habits_of(tgid) | self.programs.bits(tgid));
         }
         if self.propagates {
             for (tgid, habits) in self.traces.changed_habits() {
-                self.probe.decide(tgid.0, true, habits);
+                self.probe.decide(tgid.0, true, habits | self.programs.bits(tgid));
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use agent_common::context::by;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, SpanId, Tgid, Tid, TraceId};
 use agent_common::limits::FILENAME;
-use agent_common::record::{Closing, Connection, Process, SegmentHead, lifecycle, role, segment};
+use agent_common::record::{Closing, Connection, Coroutine, Process, SegmentHead, lifecycle, role, segment};
 use aya::maps::{Map, MapData, MapError, RingBuf};
 
 use crate::probe::sys;
@@ -127,6 +127,8 @@ pub struct Opened {
     /// Before the first octets that are reported.
     pub positions: Positions,
     pub comm: [u8; 16],
+    /// Who called `connect`: itself and its parent.
+    pub dialler: Coroutine,
     pub opened_at: Option<MonoNanos>,
     pub established_at: Option<MonoNanos>,
 }
@@ -228,6 +230,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
         tail: fields.u8()?,
         kind: fields.u8()?,
         errno: fields.u8()?,
+        coroutine: Coroutine { id: fields.u32()?, parent: fields.u32()?, next: fields.u32()?, end: fields.u32()? },
     };
     let what = match head.kind {
         segment::DATA => {
@@ -246,7 +249,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
     Ok(SegmentRecord {
         at: MonoNanos(head.at),
         conn: ConnId(head.conn),
-        thread: Thread { tgid: Tgid(head.tgid), tid: Tid(head.tid) },
+        thread: Thread { tgid: Tgid(head.tgid), tid: Tid(head.tid), coroutine: head.coroutine },
         direction: Direction::from_code(head.direction).ok_or(Malformed)?,
         seq: Seq(head.seq),
         what,
@@ -352,6 +355,8 @@ fn connection(fields: &mut Fields<'_>) -> Result<Connection, Malformed> {
         peer_port: fields.u16()?,
         sent: fields.u32()?,
         received: fields.u32()?,
+        dialler: fields.u32()?,
+        dialler_parent: fields.u32()?,
         reserved: fields.u32()?,
         comm: fields.take()?,
     })
@@ -370,7 +375,8 @@ fn opened(record: &Connection) -> Result<Opened, Malformed> {
     Ok(Opened {
         conn: ConnId(record.conn),
         at: MonoNanos(record.at),
-        thread: Thread { tgid: Tgid(record.tgid), tid: Tid(record.tid) },
+        thread: Thread { tgid: Tgid(record.tgid), tid: Tid(record.tid), coroutine: Coroutine::default() },
+        dialler: Coroutine { id: record.dialler, parent: record.dialler_parent, ..Coroutine::default() },
         role: match record.role {
             role::CONNECTED => Role::Connected,
             role::ACCEPTED => Role::Accepted,
@@ -400,6 +406,9 @@ mod tests {
             octets.extend(field.to_ne_bytes());
         }
         octets.extend([direction, tail, kind, 104]);
+        for field in [4_u32, 5, 6, 7] {
+            octets.extend(field.to_ne_bytes());
+        }
         octets.extend(payload);
         octets
     }
@@ -411,7 +420,10 @@ mod tests {
         assert_eq!(record.direction, Direction::Ingress);
         assert_eq!(record.what, What::Data { len: 100, octets: b"abc", tail: b"yz" });
         assert_eq!((record.at, record.conn, record.seq), (MonoNanos(7), ConnId(9), Seq(3)));
-        assert_eq!(record.thread, Thread { tgid: Tgid(1), tid: Tid(2) });
+        assert_eq!(
+            record.thread,
+            Thread { tgid: Tgid(1), tid: Tid(2), coroutine: Coroutine { id: 4, parent: 5, next: 6, end: 7 } }
+        );
     }
 
     #[test]
@@ -449,7 +461,7 @@ mod tests {
         octets.extend([0; 12]);
         octets.extend(80_u16.to_ne_bytes());
         octets.extend(4000_u16.to_ne_bytes());
-        octets.extend([0; 12]);
+        octets.extend([0; 20]);
         octets.extend(*b"nginx\0\0\0\0\0\0\0\0\0\0\0");
         let Ok(LifecycleRecord::Open(opened)) = lifecycle_record(&octets) else { panic!("not opened") };
         assert_eq!(opened.endpoints.local.to_string(), "127.0.0.1:80");

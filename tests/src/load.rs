@@ -43,6 +43,20 @@ pub fn run(port: u16, concurrency: usize, requests: &[(String, Route)]) -> Resul
     workers(concurrency, worker)
 }
 
+/// Sends requests for paths, each with its truth, to `port`, so many at a time. Fails at the first answer that is no success.
+pub fn ask(port: u16, concurrency: usize, requests: &[(String, String)]) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<()> {
+        let mut client = Client::connect(port)?;
+        while let Some((truth, path)) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (status, body) = client.exchange(truth, path).with_context(|| format!("request {truth} for {path}"))?;
+            ensure!(status == 200, "{truth}: {path} answered {status}: {body}");
+        }
+        Ok(())
+    };
+    workers(concurrency, worker)
+}
+
 /// Sends requests to `port` until told to stop, each client one every `pause`; they bear a truth as well.
 pub fn until_stopped(port: u16, concurrency: usize, pause: Duration, stop: &AtomicBool) -> Result<()> {
     let next = AtomicUsize::new(0);
@@ -79,15 +93,16 @@ impl Client {
     }
 
     fn get(&mut self, truth: &str, route: Route) -> Result<()> {
-        let (status, body) = self.exchange(truth, route).with_context(|| format!("request {truth} for {route:?}"))?;
+        // The things that people ask for are many, the requests for them alike.
+        let number = truth.bytes().fold(7, |sum: u32, octet| sum.wrapping_mul(31).wrapping_add(octet.into())) % 10_000;
+        let path = format!("/{}/{number}", route.name());
+        let (status, body) = self.exchange(truth, &path).with_context(|| format!("request {truth} for {route:?}"))?;
         ensure!(status == route.status(), "{truth}: {route:?} answered {status}: {body}");
         Ok(())
     }
 
-    fn exchange(&mut self, truth: &str, route: Route) -> Result<(u16, String)> {
-        // The things that people ask for are many, the requests for them alike.
-        let number = truth.bytes().fold(7, |sum: u32, octet| sum.wrapping_mul(31).wrapping_add(octet.into())) % 10_000;
-        let head = format!("GET /{}/{number} HTTP/1.1\r\nhost: mesh\r\nx-truth: {truth}\r\n\r\n", route.name());
+    fn exchange(&mut self, truth: &str, path: &str) -> Result<(u16, String)> {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: mesh\r\nx-truth: {truth}\r\n\r\n");
         self.stream.write_all(head.as_bytes())?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;

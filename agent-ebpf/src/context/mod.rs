@@ -19,7 +19,7 @@ use agent_common::context::{Context, by};
 use agent_common::counter::Counter;
 use agent_common::ids::Direction;
 use agent_common::layout::{PROCESS_CALLS_UNASKED, PROCESS_IGNORE, PROCESS_THREADS_TELL, propagate};
-use agent_common::record::{SegmentHead, role};
+use agent_common::record::{Coroutine, SegmentHead, role};
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
 
 use self::client::{Client, Extent};
@@ -131,6 +131,7 @@ pub fn tell(run: &Run, seq: u32, inserted: u32, context: Context) {
         tail: 0,
         kind: agent_common::record::segment::CONTEXT,
         errno: 0,
+        coroutine: Coroutine::default(),
     };
     // SAFETY: a value of the map, this CPU's own.
     unsafe {

@@ -1,18 +1,15 @@
 //! Facts of the kernel side that name the cause of a call without doubt.
 //!
-//! In this order: the same `X-Request-ID`; the same goroutine or an ancestor of it; a socket or thread born while the
-//! request was served; the same thread. A thread proves nothing in a process whose threads serve requests in turns
-//! (event loops, pools of asynchronous tasks). Those are recognised by requests that arrive on a thread while another
-//! one that it read is still open.
+//! In this order: the same `X-Request-ID`; the same coroutine; a coroutine that was started while its parent served the
+//! request ([`super::offspring`]); a socket or thread born while the request was served; the same thread. A thread proves
+//! nothing in a process whose threads serve requests in turns (event loops, pools of asynchronous tasks). Those are
+//! recognised by requests that arrive on a thread while another one that it read is still open.
 
 use rustc_hash::FxHashMap;
 
-use super::{Facts, Method};
+use super::offspring::Offspring;
+use super::{Facts, Incoming, Method, Outgoing, Ref};
 
-/// Ancestors of a coroutine that are looked at.
-const GENERATIONS: usize = 16;
-/// Coroutines whose parent is remembered; all are forgotten when there are more.
-const MAX_COROUTINES: usize = 1 << 14;
 /// Share of requests that arrive on a busy thread at which threads prove nothing. Above zero, as a request whose end
 /// was lost looks as if it was still open.
 const BUSY_SHARE: f32 = 0.02;
@@ -28,25 +25,37 @@ pub(super) enum Finding {
     Nothing,
 }
 
+/// An open request of a coroutine.
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    key: u32,
+    id: Ref,
+    /// When it was opened here, and when its head had been read.
+    at: u64,
+    read: Option<u64>,
+}
+
 /// The open requests of a process by their facts.
 #[derive(Debug, Default)]
 pub(super) struct Exact {
     request_ids: FxHashMap<u64, Vec<u32>>,
-    coroutines: FxHashMap<u64, Vec<u32>>,
+    coroutines: FxHashMap<u32, Vec<Served>>,
     threads: FxHashMap<u32, Vec<u32>>,
-    parents: FxHashMap<u64, u64>,
+    pub(super) offspring: Offspring,
     arrivals: f32,
     arrivals_on_busy: f32,
 }
 
 impl Exact {
-    pub(super) fn open(&mut self, key: u32, facts: &Facts) {
-        self.note_parent(facts);
+    pub(super) fn open(&mut self, key: u32, incoming: &Incoming) {
+        let &Incoming { id, at, facts, .. } = incoming;
+        self.note_unborn(&facts);
         if let Some(id) = facts.request_id {
             self.request_ids.entry(id).or_default().push(key);
         }
         if let Some(coroutine) = facts.coroutine {
-            self.coroutines.entry(coroutine).or_default().push(key);
+            let read = facts.unborn.map(|unborn| unborn.at);
+            self.coroutines.entry(coroutine).or_default().push(Served { key, id, at, read });
         }
         if let Some(thread) = facts.thread {
             if self.arrivals > MEMORY {
@@ -61,20 +70,25 @@ impl Exact {
     }
 
     pub(super) fn close(&mut self, key: u32, facts: &Facts) {
-        take(&mut self.request_ids, facts.request_id, key);
-        take(&mut self.coroutines, facts.coroutine, key);
-        take(&mut self.threads, facts.thread, key);
+        take(&mut self.request_ids, facts.request_id, |other| *other == key);
+        take(&mut self.coroutines, facts.coroutine, |served| served.key == key);
+        take(&mut self.threads, facts.thread, |other| *other == key);
     }
 
     /// `born_in` is the key of the open request that the facts name.
-    pub(super) fn find(&mut self, facts: &Facts, born_in: Option<u32>) -> Finding {
-        self.note_parent(facts);
+    pub(super) fn find(&mut self, call: &Outgoing, born_in: Option<u32>) -> Finding {
+        let facts = &call.facts;
+        self.note_unborn(facts);
+        let by_birth = self.of_birth(call);
         let by_id = facts.request_id.and_then(|id| self.request_ids.get(&id));
         if let Some(&[key]) = by_id.map(Vec::as_slice) {
             return Finding::One(key, Method::RequestId);
         }
-        let by_coroutine = self.of_coroutine(facts);
-        if let Some(&[key]) = by_coroutine {
+        let by_coroutine = facts.coroutine.and_then(|coroutine| self.coroutines.get(&coroutine));
+        if let Some([served]) = by_coroutine.map(Vec::as_slice) {
+            return Finding::One(served.key, Method::Coroutine);
+        }
+        if let Some(key) = by_birth {
             return Finding::One(key, Method::Coroutine);
         }
         if let Some(key) = born_in {
@@ -83,22 +97,43 @@ impl Exact {
         if let Some(&[key]) = self.of_thread(facts) {
             return Finding::One(key, Method::Thread);
         }
-        match by_coroutine.or(by_id.map(Vec::as_slice)) {
-            Some(keys) => Finding::Several(keys.to_vec()),
+        let several = by_coroutine.map(|served| served.iter().map(|served| served.key).collect());
+        match several.or(by_id.cloned()) {
+            Some(keys) => Finding::Several(keys),
             None => Finding::Nothing,
         }
     }
 
-    /// The open requests of the coroutine, or of its nearest ancestor that has any.
-    fn of_coroutine(&self, facts: &Facts) -> Option<&[u32]> {
-        let mut coroutine = facts.coroutine?;
-        for _ in 0..GENERATIONS {
-            if let Some(keys) = self.coroutines.get(&coroutine) {
-                return Some(keys);
-            }
-            coroutine = *self.parents.get(&coroutine)?;
+    /// The request in which the coroutine that calls was born, or the one that made its connection, if that says for whom
+    /// it calls: the first call after the birth, in a process whose coroutines end with their requests.
+    fn of_birth(&mut self, call: &Outgoing) -> Option<u32> {
+        let Facts { coroutine, parent_coroutine, dialler, .. } = call.facts;
+        let coroutine = coroutine?;
+        let coroutines = &self.coroutines;
+        let is_open = |parent: u32, id: Ref| {
+            coroutines.get(&parent).is_some_and(|served| served.iter().any(|served| served.id == id))
+        };
+        if self.offspring.calls(coroutine, call.at, is_open) {
+            return None;
         }
-        None
+        let offspring = &self.offspring;
+        let births = [parent_coroutine.map(|parent| (coroutine, parent)), dialler];
+        let mut requests = births.into_iter().flatten().filter_map(|(child, parent)| {
+            let [served] = coroutines.get(&parent)?.as_slice() else { return None };
+            offspring.is_born_after(child, served.read?).then_some((parent, *served))
+        });
+        let (parent, served) = requests.next()?;
+        if requests.any(|(_, other)| other.key != served.key) {
+            return None;
+        }
+        self.offspring.add(coroutine, parent, served.id, call.at);
+        self.offspring.is_believed(served.at).then_some(served.key)
+    }
+
+    fn note_unborn(&mut self, facts: &Facts) {
+        if let Some(unborn) = facts.unborn {
+            self.offspring.unborn(unborn);
+        }
     }
 
     /// Threads serve several requests in turns.
@@ -109,21 +144,13 @@ impl Exact {
     fn of_thread(&self, facts: &Facts) -> Option<&[u32]> {
         if self.takes_turns() { None } else { self.threads.get(&facts.thread?).map(Vec::as_slice) }
     }
-
-    fn note_parent(&mut self, facts: &Facts) {
-        let (Some(coroutine), Some(parent)) = (facts.coroutine, facts.parent_coroutine) else { return };
-        if self.parents.len() >= MAX_COROUTINES {
-            self.parents.clear();
-        }
-        self.parents.insert(coroutine, parent);
-    }
 }
 
-fn take<K: std::hash::Hash + Eq>(map: &mut FxHashMap<K, Vec<u32>>, fact: Option<K>, key: u32) {
+fn take<K: std::hash::Hash + Eq, T>(map: &mut FxHashMap<K, Vec<T>>, fact: Option<K>, is_it: impl Fn(&T) -> bool) {
     let Some(fact) = fact else { return };
-    if let Some(keys) = map.get_mut(&fact) {
-        keys.retain(|&other| other != key);
-        if keys.is_empty() {
+    if let Some(entries) = map.get_mut(&fact) {
+        entries.retain(|entry| !is_it(entry));
+        if entries.is_empty() {
             map.remove(&fact);
         }
     }

@@ -22,6 +22,7 @@ mod exact;
 mod histogram;
 mod load;
 mod model;
+mod offspring;
 mod process;
 mod slab;
 #[cfg(test)]
@@ -80,13 +81,25 @@ pub struct Facts {
     /// The thread of the system call.
     pub thread: Option<u32>,
     /// The goroutine, or what else runs a request in user space.
-    pub coroutine: Option<u64>,
+    pub coroutine: Option<u32>,
     /// The coroutine that started `coroutine`.
-    pub parent_coroutine: Option<u64>,
+    pub parent_coroutine: Option<u32>,
+    /// Coroutines that had not been started when the request's head had been read, or sent.
+    pub unborn: Option<Unborn>,
+    /// Of the first call on a connection: the coroutine that made the connection, and the one that started that.
+    pub dialler: Option<(u32, u32)>,
     /// A hash of the request's `X-Request-ID`.
     pub request_id: Option<u64>,
     /// The incoming request during which the socket or the thread was created. Only for the first call on it.
     pub born_in: Option<Ref>,
+}
+
+/// Numbers of coroutines of which none had been given at a time: from one on to before another, modulo 2^32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unborn {
+    pub at: u64,
+    pub next: u32,
+    pub end: u32,
 }
 
 /// An incoming request's head was seen.
@@ -291,6 +304,20 @@ impl Causality {
         match self.outgoing.remove(&id) {
             Some(process) => self.feed(process, at, Event::Returned(id)),
             None => self.shared.stats.unknown += 1,
+        }
+    }
+
+    /// Coroutines of a process were seen not to have been started yet.
+    pub fn unborn(&mut self, process: u32, unborn: Unborn) {
+        if self.processes.contains_key(&process) {
+            self.feed(process, unborn.at, Event::Unborn(unborn));
+        }
+    }
+
+    /// The process has given up waiting for the response to a call.
+    pub fn gave_up(&mut self, process: u32, at: u64) {
+        if self.processes.contains_key(&process) {
+            self.feed(process, at, Event::GaveUp);
         }
     }
 

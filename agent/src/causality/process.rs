@@ -13,7 +13,7 @@ use super::exact::Exact;
 use super::model::Model;
 use super::slab::Slab;
 use super::track::Track;
-use super::{Facts, Incoming, Method, Outgoing, Ref, Shared};
+use super::{Facts, Incoming, Method, Outgoing, Ref, Shared, Unborn};
 
 /// Events kept back for the sake of their order; more are looked at early.
 const MAX_QUEUE: usize = 1 << 14;
@@ -26,6 +26,8 @@ pub(super) enum Event {
     Answered(Ref),
     Outgoing(Outgoing),
     Returned(Ref),
+    GaveUp,
+    Unborn(Unborn),
 }
 
 /// When an event was looked at: the time, and its number, which tells the order where times are equal.
@@ -239,6 +241,8 @@ impl Process {
                     self.call_returned(key, at, shared);
                 }
             }
+            Event::Unborn(unborn) => self.exact.offspring.unborn(unborn),
+            Event::GaveUp => self.exact.offspring.gave_up(at),
         }
     }
 
@@ -264,7 +268,7 @@ impl Process {
             cluster.members[0].request = key;
         }
         self.request_keys.insert(incoming.id, key);
-        self.exact.open(key, &incoming.facts);
+        self.exact.open(key, &Incoming { at, ..*incoming });
         self.model.load.takes_turns = self.exact.takes_turns();
         if let Some(thread) = incoming.facts.thread {
             learner(&mut self.draft, &mut self.model).background.reads(thread);
@@ -319,7 +323,7 @@ impl Process {
         if self.starts.len() > 2 * self.calls.len() + 64 {
             self.starts.retain(|(_, key, id)| self.calls.get(*key).is_some_and(|call| call.id == *id));
         }
-        self.look_for_cause(key, outgoing, shared);
+        self.look_for_cause(key, &Outgoing { at, ..*outgoing }, shared);
     }
 
     pub(super) fn has_room(&self, request: u32, shared: &Shared) -> bool {

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::*;
 
+mod births;
 mod learning;
 mod unasked;
 
@@ -31,20 +32,12 @@ fn finish(mut causality: Causality) -> Vec<Link> {
 fn exact_facts_name_the_request() {
     let none = Facts::default();
     let thread = |thread| Facts { thread: Some(thread), ..none };
-    let coroutine = |coroutine, parent_coroutine| Facts { coroutine: Some(coroutine), parent_coroutine, ..none };
+    let coroutine = |coroutine| Facts { coroutine: Some(coroutine), ..none };
     let id = |id| Facts { request_id: Some(id), ..none };
     // Facts of request 1, of request 2, and of the call; which request, and how it was found.
     let cases = [
         ("thread", thread(7), thread(8), thread(7), Some(1), Method::Thread),
-        ("coroutine", coroutine(7, None), coroutine(8, None), coroutine(8, None), Some(2), Method::Coroutine),
-        (
-            "child of a coroutine",
-            coroutine(7, None),
-            coroutine(8, None),
-            coroutine(9, Some(7)),
-            Some(1),
-            Method::Coroutine,
-        ),
+        ("coroutine", coroutine(7), coroutine(8), coroutine(8), Some(2), Method::Coroutine),
         ("request id", id(7), id(8), id(8), Some(2), Method::RequestId),
         ("born in", none, none, Facts { born_in: Some(1), ..none }, Some(1), Method::BornIn),
         (
@@ -65,21 +58,6 @@ fn exact_facts_name_the_request() {
         causality.answered(2, 5 * MS);
         causality.answered(1, 6 * MS);
         assert_eq!(finish(causality), [Link { child: 1, parent, method, confidence: 1.0 }], "{name}");
-    }
-}
-
-#[test]
-fn an_ancestor_that_was_only_seen_before_counts() {
-    let coroutine =
-        |coroutine, parent_coroutine| Facts { coroutine: Some(coroutine), parent_coroutine, ..Facts::default() };
-    let mut causality = Causality::new(Settings::default());
-    causality.incoming(incoming(1, MS, coroutine(1, None)));
-    causality.incoming(incoming(2, 2 * MS, coroutine(2, None)));
-    causality.outgoing(outgoing(1, 3 * MS, coroutine(3, Some(2))));
-    causality.outgoing(outgoing(2, 4 * MS, coroutine(4, Some(3))));
-    causality.outgoing(outgoing(3, 5 * MS, coroutine(5, Some(4))));
-    for link in finish(causality) {
-        assert_eq!((link.parent, link.method), (Some(2), Method::Coroutine), "{link:?}");
     }
 }
 

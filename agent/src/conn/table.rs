@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
 use crate::protocol::http1::{self, Follower, Method};
-use crate::protocol::{Begun, End, Exchange, IgnoreReason, Notice, Segment, Verdict};
+use crate::protocol::{Begun, Coroutine, End, Exchange, IgnoreReason, Notice, Segment, Verdict};
 use crate::signal::span::{Endpoints, Kind};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
 
@@ -99,6 +99,8 @@ struct Connection {
     streams: [Stream; 2],
     /// Traces of requests that have not begun yet, by position.
     told: Vec<(Direction, Seq, Told)>,
+    /// The position of the first octet that the process sends, and who made the connection, until a request begins there.
+    dialled: Option<(Seq, Coroutine)>,
     /// The hints that hold: flags and skip positions.
     hinted: (u32, [u32; 2]),
     last: MonoNanos,
@@ -205,6 +207,7 @@ impl Connections {
         let Positions { sent, received } = opened.positions;
         if let Some(connection) = self.table.get_mut(&opened.conn) {
             connection.streams = [Stream::starting_at(sent), Stream::starting_at(received)];
+            connection.dialled = opened.fresh.then_some((sent, opened.dialler));
         }
     }
 
@@ -214,6 +217,7 @@ impl Connections {
             follower: Some(Box::new(Follower::new(fresh, Arc::clone(&self.config)))),
             streams: [Stream::default(), Stream::default()],
             told: Vec::new(),
+            dialled: None,
             hinted: (0, [0; 2]),
             last: at,
             unsettled: false,
@@ -458,7 +462,10 @@ impl Connections {
             }
         }
         out.extend(self.notices.drain(..).map(|notice| match notice {
-            Notice::Begun(request) => {
+            Notice::Begun(mut request) => {
+                if let Some((_, dialler)) = connection.dialled.take_if(|(first, _)| *first == request.position) {
+                    request.dialler = dialler;
+                }
                 let told = connection.told_of(&request);
                 Step::Begun { id: ExchangeId::new(conn, request.number), request, endpoints, told }
             }

@@ -85,7 +85,13 @@ fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
         cb_seq: at("tcp_skb_cb", "seq").unwrap_or_default(),
         cb_end_seq: at("tcp_skb_cb", "end_seq").unwrap_or_default(),
         sk_msg_sk: at("sk_msg", "sk").unwrap_or_default(),
+        task_fsbase: fsbase(btf).unwrap_or_default(),
     })
+}
+
+/// Where a task that is not on a processor, or calls the kernel, has the base of its thread-local memory; x86-64 alone.
+fn fsbase(btf: &Btf) -> Result<u32, LayoutError> {
+    Ok(offset(btf, "task_struct", "thread")? + offset(btf, "thread_struct", "fsbase")?)
 }
 
 /// The offset of a field in octets, also when it stands in an unnamed structure or union inside.
@@ -136,6 +142,7 @@ mod tests {
         assert_eq!(layout.skc_rcv_saddr, 4);
         assert_ne!(layout.tcp_write_seq, layout.tcp_copied_seq);
         assert_ne!(layout.task_files, 0);
+        assert_eq!(layout.task_fsbase != 0, cfg!(target_arch = "x86_64"));
         assert_ne!(layout.skc_v6_daddr, layout.skc_v6_rcv_saddr);
     }
 }

@@ -9,7 +9,7 @@ pub mod sys;
 use std::collections::BTreeMap;
 
 use agent_common::counter::Counter;
-use agent_common::layout::{Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCESS_TRACE, Setup};
+use agent_common::layout::{GoLayout, Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCESS_TRACE, Setup};
 use agent_common::limits;
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
@@ -56,6 +56,7 @@ impl Options {
 pub struct Probe {
     ebpf: Ebpf,
     processes: HashMap<MapData, u32, u8>,
+    go: HashMap<MapData, u32, sys::GoValue>,
     counters: PerCpuArray<MapData, u64>,
     rare: RareCalls,
     /// Transfers are seen at the sockets, not at the system calls.
@@ -116,6 +117,7 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
         }
     }
     let processes = HashMap::try_from(map(&mut ebpf, "PROCESSES")?)?;
+    let go = HashMap::try_from(map(&mut ebpf, "GO")?)?;
     let counters = PerCpuArray::try_from(map(&mut ebpf, "COUNTERS")?)?;
     let maps = [hints, reader, ports];
     let [hints, reader, _] = &maps;
@@ -146,7 +148,7 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
         propagation::attach(&mut ebpf, &kernel.layout, propagation.carrier)?;
     }
     Ok(Attached {
-        probe: Probe { ebpf, processes, counters, rare, at_sockets, missing, _maps: maps },
+        probe: Probe { ebpf, processes, go, counters, rare, at_sockets, missing, _maps: maps },
         rings,
         hints,
         waiting,
@@ -262,6 +264,13 @@ impl Probe {
         let _ = self.processes.insert(tgid, if trace { PROCESS_TRACE | habits } else { PROCESS_IGNORE }, 0);
     }
 
+    /// Tells the kernel side where a Go process keeps what tells its goroutines apart; before [`Probe::decide`] says that it
+    /// is one.
+    pub fn read_goroutines(&mut self, tgid: u32, layout: GoLayout) {
+        // A full map forgets the oldest.
+        let _ = self.go.insert(tgid, sys::GoValue(layout), 0);
+    }
+
     /// Attaches the hooks of rare calls that were seen on a TCP socket since the last look.
     pub fn follow_rare_calls(&mut self) {
         let seen = self.rare.unhooked();
@@ -318,7 +327,7 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
         ("segments", options.segment_ring.into()),
         ("lifecycle", limits::LIFECYCLE_RING.into()),
         ("sockets", hash(limits::SOCKETS, 56)),
-        ("processes", hash(limits::PROCESSES, 16)),
+        ("processes", hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48)),
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),
         ("scratch", cpus * (2 * limits::CAPTURE as u64 + 240)),

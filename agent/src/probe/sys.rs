@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 
 use agent_common::hint::{self, Hint, Reader};
 use agent_common::ids::{ConnId, Direction};
-use agent_common::layout::{Layout, Setup};
+use agent_common::layout::{GoLayout, Layout, Setup};
 use agent_common::limits;
 use aya::maps::Map;
 
@@ -20,6 +20,13 @@ pub(super) struct LayoutGlobal(pub(super) Layout);
 #[derive(Clone, Copy)]
 pub(super) struct SetupGlobal(pub(super) Setup);
 
+/// [`GoLayout`] as a value of a map.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct GoValue(pub(super) GoLayout);
+
+// SAFETY: `repr(C)`, a u64 and an even number of u32, so without padding.
+unsafe impl aya::Pod for GoValue {}
 // SAFETY: `repr(C)`, made of u32 alone, so without padding.
 unsafe impl aya::Pod for LayoutGlobal {}
 // SAFETY: `repr(C)`, made of u32 alone, so without padding.

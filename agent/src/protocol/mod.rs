@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
+pub use agent_common::record::Coroutine;
 
 use self::http1::HttpMessage;
 
@@ -35,6 +36,8 @@ pub struct Segment<'a> {
 pub struct Thread {
     pub tgid: Tgid,
     pub tid: Tid,
+    /// What it ran at the time.
+    pub coroutine: Coroutine,
 }
 
 /// Why one direction of a connection brings no more octets.
@@ -93,7 +96,13 @@ pub struct Begun {
     pub number: u32,
     pub direction: Direction,
     pub thread: Thread,
+    /// The coroutine that sent or received the head's last octet: of a Go server, the first may be read by another.
+    pub coroutine: Coroutine,
+    /// The coroutine that made the connection, when the request is the first on it.
+    pub dialler: Coroutine,
     pub at: MonoNanos,
+    /// The head's last octet.
+    pub head_end: MonoNanos,
     /// Of the request's first octet.
     pub position: Seq,
     /// What is asked for, as a hash of method and shape of the path: alike for requests of one kind, as a rule.

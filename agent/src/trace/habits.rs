@@ -16,10 +16,9 @@ pub(super) struct Habits {
     /// Calls made while requests were open, and those of them that repeated the target of one.
     busy_calls: u32,
     repeated: u32,
-    /// Requests answered by the thread that had read them.
-    faithful: u32,
-    /// Requests answered by another thread: work moves between threads.
-    moved: u32,
+    /// Whether threads answer what they have read, and coroutines.
+    threads: Fidelity,
+    coroutines: Fidelity,
     /// Requests that began while another one was open, on another thread, and those on the same thread.
     beside: u32,
     in_turns: u32,
@@ -94,9 +93,37 @@ impl Habits {
         self.idle.1 <= IDLE_CALLS
     }
 
-    /// Notes whether a request was answered by the thread that had read it.
-    pub(super) fn answered(&mut self, same_thread: bool) {
-        if !same_thread {
+    /// Notes whether a request was answered by the thread that had read it, and by the coroutine, where that is known.
+    pub(super) fn answered(&mut self, same_thread: bool, same_coroutine: Option<bool>) {
+        self.threads.note(same_thread);
+        if let Some(same) = same_coroutine {
+            self.coroutines.note(same);
+        }
+    }
+
+    /// Whether a thread stays with the request that it has read: not where coroutines move between threads (Go, tokio),
+    /// nor where a request is handed to another thread.
+    pub(super) fn threads_are_telling(&self) -> bool {
+        self.threads.holds()
+    }
+
+    /// The same of coroutines: not where one that reads from many connections hands the requests to others.
+    pub(super) fn coroutines_are_telling(&self) -> bool {
+        self.coroutines.holds()
+    }
+}
+
+/// Whether requests are answered by who has read them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fidelity {
+    faithful: u32,
+    /// Requests answered by another: work moves between them.
+    moved: u32,
+}
+
+impl Fidelity {
+    fn note(&mut self, same: bool) {
+        if !same {
             (self.moved, self.faithful) = (self.moved.saturating_add(1), 0);
             return;
         }
@@ -106,9 +133,7 @@ impl Habits {
         }
     }
 
-    /// Whether a thread stays with the request that it has read: not where coroutines move between threads (Go, tokio),
-    /// nor where a request is handed to another thread.
-    pub(super) fn threads_are_telling(&self) -> bool {
+    const fn holds(self) -> bool {
         self.moved == 0 && self.faithful > 0
     }
 }

@@ -36,9 +36,9 @@ pub use self::sdk::SdkSpans;
 use self::sdk::{Beginning, Sdks};
 pub use self::slowest::Percentile;
 pub use self::tail::{Keep, Tail};
-use crate::causality::{self, Causality, Facts, Incoming, Outgoing};
+use crate::causality::{self, Causality, Facts, Incoming, Outgoing, Unborn};
 use crate::conn::{ExchangeId, Finished};
-use crate::protocol::Begun;
+use crate::protocol::{Begun, Coroutine, Failure};
 use crate::sampling::{Origin, RateLimiter, Sampler};
 use crate::signal::resource::Resource;
 use crate::signal::span::{Endpoints, Kind};
@@ -90,7 +90,11 @@ struct Open {
     kind: Kind,
     tgid: Tgid,
     tid: u32,
+    /// Who read the request, or sent it; and who made its connection, when it is the first on it.
+    coroutine: Coroutine,
+    dialler: Coroutine,
     at: MonoNanos,
+    head_end: MonoNanos,
     operation: u32,
     target: u64,
     /// Kept until the exchange is placed, when sampling may ask for it.
@@ -129,6 +133,19 @@ struct Ending {
     target: u64,
 }
 
+/// What was in stock of numbers for coroutines at `at`.
+const fn unborn(Coroutine { next, end, .. }: Coroutine, at: MonoNanos) -> Unborn {
+    Unborn { at: at.0, next, end }
+}
+
+/// Whether those who read a request have answered it.
+#[derive(Clone, Copy)]
+struct Faithful {
+    thread: bool,
+    /// `None` when one of the two is not known.
+    coroutine: Option<bool>,
+}
+
 impl Open {
     /// The place of what this one, itself at `place`, has caused.
     fn cause(&self, place: &Place, link: Link) -> Place {
@@ -137,6 +154,19 @@ impl Open {
 
     fn origin(&self) -> Origin<'_> {
         Origin { service: &self.resource.service_name, target: self.target_text.as_deref() }
+    }
+
+    /// Adds who made the call.
+    fn with_coroutine(&self, facts: Facts) -> Facts {
+        let known = |id: u32| (id != 0).then_some(id);
+        let Coroutine { id, parent, .. } = self.coroutine;
+        Facts {
+            coroutine: known(id),
+            parent_coroutine: known(parent),
+            unborn: Some(unborn(self.coroutine, self.head_end)),
+            dialler: known(self.dialler.id).zip(known(self.dialler.parent)),
+            ..facts
+        }
     }
 
     const fn ending(&self) -> Ending {
@@ -254,7 +284,10 @@ impl Traces {
             kind,
             tgid: request.thread.tgid,
             tid: request.thread.tid.0,
+            coroutine: request.coroutine,
+            dialler: request.dialler,
             at: request.at,
+            head_end: request.head_end,
             operation,
             target: request.target,
             target_text: self.judge.needs_target().then(|| Arc::clone(&request.target_text)),
@@ -331,7 +364,10 @@ impl Traces {
             kind: Kind::Client,
             tgid: connection.thread.tgid,
             tid: connection.thread.tid.0,
+            coroutine: connection.dialler,
+            dialler: Coroutine::default(),
             at: connection.opened_at.unwrap_or(end),
+            head_end: end,
             operation: connection.endpoints.peer.port().into(),
             target: 0,
             target_text: None,
@@ -415,6 +451,7 @@ impl Traces {
         let request_id = open.request_id.or(habits.passes_on().then_some(open.target));
         let thread = habits.threads_are_telling().then_some(open.tid);
         let facts = Facts { thread, request_id, ..Facts::default() };
+        let facts = if habits.coroutines_are_telling() { open.with_coroutine(facts) } else { facts };
         let (id, process, operation, at) = (id.0, open.tgid.0, open.operation, open.at.0);
         match open.kind {
             Kind::Server => {
@@ -448,9 +485,22 @@ impl Traces {
             });
         };
         self.sdks.finished(open.kind, open.tgid, exchange);
-        let faithful = exchange.response_thread.map(|thread| thread == exchange.request_thread);
+        let faithful = exchange.response_thread.map(|thread| Faithful {
+            thread: thread.tid == exchange.request_thread.tid,
+            coroutine: (open.coroutine.id != 0 && thread.coroutine.id != 0)
+                .then_some(thread.coroutine.id == open.coroutine.id),
+        });
         open.over = true;
         let ending = open.ending();
+        if ending.told
+            && let (Some(thread), Some(at)) = (exchange.response_thread, exchange.response_start)
+            && thread.coroutine.id != 0
+        {
+            self.causality.unborn(ending.tgid.0, unborn(thread.coroutine, at));
+        }
+        if ending.told && ending.kind == Kind::Client && exchange.failure == Some(Failure::ClientClosed) {
+            self.causality.gave_up(ending.tgid.0, end.0);
+        }
         self.ended(id, ending, end, faithful);
         let Some(open) = self.open.get_mut(&id) else { return };
         let subject = Subject::Exchange(finished);
@@ -661,15 +711,15 @@ impl Traces {
         }
     }
 
-    /// What an exchange's end means for its process. `faithful`: the thread that read the request has answered it.
-    fn ended(&mut self, id: ExchangeId, ending: Ending, at: MonoNanos, faithful: Option<bool>) {
+    /// What an exchange's end means for its process. `faithful`: who has answered it, if it was.
+    fn ended(&mut self, id: ExchangeId, ending: Ending, at: MonoNanos, faithful: Option<Faithful>) {
         let Ending { kind, tgid, tid, told, target } = ending;
         match kind {
             Kind::Server => {
                 if let Some(habits) = self.habits.get_mut(&tgid) {
                     habits.serving = habits.serving.saturating_sub(1);
                     if let Some(faithful) = faithful {
-                        habits.answered(faithful);
+                        habits.answered(faithful.thread, faithful.coroutine);
                     }
                     self.propagated.leaves(tgid, tid, habits);
                 }

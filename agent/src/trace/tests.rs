@@ -10,7 +10,7 @@ use super::*;
 use crate::listen::sample;
 use crate::protocol::context::{Format, TraceContext};
 use crate::protocol::http1::HttpMessage;
-use crate::protocol::{Exchange, Thread};
+use crate::protocol::{Coroutine, Exchange, Thread};
 use crate::signal::span::{Detail, TraceId};
 
 const MS: u64 = 1_000_000;
@@ -69,7 +69,10 @@ impl Bench {
         let begun = Begun {
             number: 1,
             direction,
-            thread: Thread { tgid: Tgid(tgid), tid: Tid(tgid) },
+            thread: Thread { tgid: Tgid(tgid), tid: Tid(tgid), ..Thread::default() },
+            coroutine: Coroutine::default(),
+            dialler: Coroutine::default(),
+            head_end: MonoNanos(at),
             at: MonoNanos(at),
             position: Seq(position),
             operation: self.operation,

@@ -40,7 +40,7 @@ impl Process {
             || thread.is_some_and(|thread| background.explains_thread(thread));
         // What may be an event loop has its own calls on the thread of its requests.
         let thread_tells = background.is_always_caused(outgoing.operation) || background.has_several_readers();
-        let among = match self.exact.find(&outgoing.facts, born_in) {
+        let among = match self.exact.find(outgoing, born_in) {
             Finding::One(_, Method::Thread) if unasked || !thread_tells => None,
             Finding::One(request, method) if self.has_room(request, shared) => {
                 self.assign(key, request, method, shared);

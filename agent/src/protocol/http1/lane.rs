@@ -4,7 +4,7 @@ use agent_common::ids::{MonoNanos, Seq};
 
 use super::body::Body;
 use super::start_line::StartLine;
-use crate::protocol::Thread;
+use crate::protocol::{Coroutine, Thread};
 
 /// Reads one direction's messages one after the other.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Lane {
     pub(super) start: MonoNanos,
     pub(super) position: Seq,
     pub(super) thread: Thread,
+    /// Who moved the newest octets.
+    pub(super) coroutine: Coroutine,
     /// The newest octet, captured or not.
     pub(super) last: MonoNanos,
     /// When the newest octet can have come that was lost where it mattered.
@@ -54,6 +56,7 @@ impl Lane {
             start: MonoNanos(0),
             position: Seq(0),
             thread: Thread::default(),
+            coroutine: Coroutine::default(),
             last: MonoNanos(0),
             lost: MonoNanos(0),
             head: Vec::new(),

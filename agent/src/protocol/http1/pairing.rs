@@ -22,7 +22,7 @@ use super::loss::{Loss, Stats};
 use super::message::{HttpMessage, Method};
 use super::start_line::Kind;
 use super::trust::Trust;
-use crate::protocol::{Begun, Exchange, Failure, Notice, Thread};
+use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice, Thread};
 
 /// How much of a request has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub(super) struct Head {
     /// The segment with the head's last octet.
     pub(super) end: MonoNanos,
     pub(super) thread: Thread,
+    /// Who moved the head's last octet.
+    pub(super) coroutine: Coroutine,
     pub(super) size: u64,
     /// It was found by searching after a loss.
     pub(super) resynchronised: bool,
@@ -222,7 +224,10 @@ impl Pairing {
             number: self.number,
             direction,
             thread: begun.thread,
+            coroutine: begun.coroutine,
+            dialler: Coroutine::default(),
             at: begun.start,
+            head_end: begun.end,
             position: begun.position,
             operation: operation(&head.message),
             target: target(&head.message),

@@ -72,7 +72,7 @@ impl Follower {
             let kind = self.kind(piece.direction);
             let awaits_response = self.pairing.awaits_response();
             let lane = self.lane(piece.direction);
-            lane.last = piece.at;
+            (lane.last, lane.coroutine) = (piece.at, piece.thread.coroutine);
             match &mut lane.state {
                 State::Lost => {
                     // While a request is unanswered, what looks like the next one is more likely its content.
@@ -287,6 +287,7 @@ impl Follower {
             position: lane.position,
             end: at,
             thread: lane.thread,
+            coroutine: lane.coroutine,
             size,
             resynchronised: std::mem::take(&mut lane.tentative),
             partial,

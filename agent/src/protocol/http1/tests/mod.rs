@@ -43,7 +43,7 @@ impl Bench {
     }
 
     pub(super) fn at(&mut self, direction: Direction, at: u64, octets: &[u8], missing: u64, tail: &[u8]) {
-        let thread = Thread { tgid: Tgid(1), tid: Tid(direction as u32 + 1) };
+        let thread = Thread { tgid: Tgid(1), tid: Tid(direction as u32 + 1), ..Thread::default() };
         let segment = Segment { at: MonoNanos(at), thread, position: Seq(0), octets, missing, tail };
         self.verdict = self.follower.segment(direction, segment, &mut |exchange| self.out.push(exchange));
     }

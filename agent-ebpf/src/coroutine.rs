@@ -1,0 +1,67 @@
+//! Which goroutine a thread of a Go program runs, read from the program's own memory: `fsbase → g → m → curg`.
+//!
+//! During a system call the thread may be on its system stack (`m.g0`), so the goroutine is the one that `m.curg` names.
+//! It has to name its `m` in turn: offsets that do not fit the program give nothing.
+
+use agent_common::layout::{PROCESS_GO, PROCESS_LOOKED_INTO};
+use agent_common::record::Coroutine;
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+
+use crate::call::user;
+use crate::maps::{GO, PROCESSES, given};
+use crate::socket::{Socket, coroutines, kernel};
+
+/// Whether the goroutine can be told of a thread that uses a socket. Of a process that user space has looked into it costs
+/// no look-up.
+#[inline(always)]
+pub fn is_told(socket: &mut Socket, thread: u64) -> bool {
+    if socket.coroutines == coroutines::UNKNOWN {
+        // SAFETY: values are single octets.
+        let bits = unsafe { PROCESSES.get(&((thread >> 32) as u32)) }.copied().unwrap_or_default();
+        socket.coroutines = match bits & (PROCESS_LOOKED_INTO | PROCESS_GO) {
+            0 => coroutines::UNKNOWN,
+            PROCESS_LOOKED_INTO => coroutines::NONE,
+            _ => coroutines::GO,
+        };
+    }
+    socket.coroutines == coroutines::GO
+}
+
+/// Notes the goroutine that the current thread runs; leaves `place` as it is when that is not known. A function of its own,
+/// so that its frame adds to no chain of calls.
+#[inline(never)]
+pub fn note(place: *mut Coroutine, thread: u64) {
+    if let Some(coroutine) = current(thread) {
+        // SAFETY: the caller gives a place in a map's value or on its stack, which the verifier checks.
+        unsafe { place.write(coroutine) };
+    }
+}
+
+#[inline(always)]
+fn current(thread: u64) -> Option<Coroutine> {
+    // SAFETY: the entry is only replaced as a whole, by user space.
+    let layout = unsafe { GO.get(&((thread >> 32) as u32)) }?;
+    let fsbase: u64 = match given!(LAYOUT.task_fsbase) {
+        0 => return None,
+        // SAFETY: the helper has no preconditions.
+        offset => kernel(unsafe { bpf_get_current_task_btf() } as u64, offset)?,
+    };
+    let field = |base: u64, offset: u32| user::<u64>(base.wrapping_add(u64::from(offset)));
+    let m = field(user(fsbase.wrapping_add(layout.tls))?, layout.g_m)?;
+    let goroutine = field(m, layout.m_curg)?;
+    if goroutine == 0 || field(goroutine, layout.g_m) != Some(m) {
+        return None;
+    }
+    let id = field(goroutine, layout.g_goid)?;
+    let parent = if layout.g_parent == 0 { 0 } else { field(goroutine, layout.g_parent)? };
+    // In a system call the thread has given its processor away and only remembers it.
+    let processor = match field(m, layout.m_p)? {
+        0 => field(m, layout.m_oldp)?,
+        processor => processor,
+    };
+    let [next, end] = match processor {
+        0 => [0, 0],
+        processor => user::<[u64; 2]>(processor.wrapping_add(u64::from(layout.p_goidcache)))?,
+    };
+    Some(Coroutine { id: id as u32, parent: parent as u32, next: next as u32, end: end as u32 })
+}
