@@ -27,7 +27,7 @@ use crate::process::Processes;
 use crate::process::filter::Filter;
 use crate::process::go::Programs;
 use crate::process::resource::Common;
-use crate::protocol::http1;
+use crate::protocol::http;
 use crate::sampling::RateLimiter;
 use crate::signal::metrics::{self, Registry};
 use crate::signal::route::{self, Routes};
@@ -199,11 +199,11 @@ fn engine(
     store: &Arc<Store>,
 ) -> anyhow::Result<Engine> {
     let boxed = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect();
-    let http = http1::Config {
+    let http = http::Config {
         request_headers: boxed(&config.capture_request_headers),
         response_headers: boxed(&config.capture_response_headers),
         request_id_headers: boxed(&config.request_id_headers),
-        limits: http1::Limits::default(),
+        limits: http::Limits::default(),
     };
     let selection = &config.selection;
     let filter = Filter::new(&selection.exe, &selection.pids, &selection.exclude_exe)?;

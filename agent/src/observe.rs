@@ -12,7 +12,7 @@ use crate::export::{Books, DropReason, ExportHandle};
 use crate::listen::{Drops, ExporterStats, ServiceRow, Services, Source, Stats};
 use crate::pipeline::{self, Engine, Shared};
 use crate::probe;
-use crate::protocol::http1::Loss;
+use crate::protocol::http::Loss;
 use crate::signal::metrics::own::{self, Dropped, Exchanges, Own, Program, Queue};
 use crate::signal::metrics::{Connection, Exposition, Format};
 use crate::trace;

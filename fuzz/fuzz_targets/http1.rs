@@ -9,7 +9,8 @@ mod protocol;
 
 use std::sync::Arc;
 
-use self::protocol::http1::{Config, Follower, Limits, Loss, Stats};
+use self::protocol::http::{Config, Limits, Loss, Stats};
+use self::protocol::http1::Follower;
 use self::protocol::{Begun, End, Exchange, Notice, Segment, Thread, Verdict};
 use agent_common::ids::{Direction, MonoNanos, Seq};
 use libfuzzer_sys::fuzz_target;

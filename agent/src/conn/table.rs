@@ -9,7 +9,8 @@ use rustc_hash::FxHashMap;
 
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
-use crate::protocol::http1::{self, Follower, Method};
+use crate::protocol::http::{self, Method};
+use crate::protocol::http1::Follower;
 use crate::protocol::{Begun, Coroutine, End, Exchange, IgnoreReason, Notice, Segment, Verdict};
 use crate::signal::span::{Endpoints, Kind};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
@@ -123,7 +124,7 @@ pub struct OpenSide {
 /// Every connection by its id.
 pub struct Connections {
     table: FxHashMap<ConnId, Connection>,
-    config: Arc<http1::Config>,
+    config: Arc<http::Config>,
     hints: Option<Hints>,
     /// Connections that hold records back.
     holding: Vec<ConnId>,
@@ -133,7 +134,7 @@ pub struct Connections {
     exchanges: Vec<Box<Exchange>>,
     notices: Vec<Notice>,
     stats: Stats,
-    followed: http1::Stats,
+    followed: http::Stats,
 }
 
 const fn index(direction: Direction) -> usize {
@@ -145,7 +146,7 @@ const fn index(direction: Direction) -> usize {
 
 impl Connections {
     #[must_use]
-    pub fn new(config: Arc<http1::Config>, hints: Option<Hints>) -> Self {
+    pub fn new(config: Arc<http::Config>, hints: Option<Hints>) -> Self {
         Self {
             table: FxHashMap::default(),
             config,
@@ -155,7 +156,7 @@ impl Connections {
             exchanges: Vec::new(),
             notices: Vec::new(),
             stats: Stats::default(),
-            followed: http1::Stats::default(),
+            followed: http::Stats::default(),
         }
     }
 
@@ -166,7 +167,7 @@ impl Connections {
 
     /// What the followers counted, of connections gone and open, as of the last [`Self::sweep_all`].
     #[must_use]
-    pub const fn followed(&self) -> &http1::Stats {
+    pub const fn followed(&self) -> &http::Stats {
         &self.followed
     }
 

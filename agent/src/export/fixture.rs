@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use proptest::prelude::*;
 
-use crate::protocol::http1::{HttpMessage, Method, Version};
+use crate::protocol::http::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Failure, Thread};
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;

@@ -4,7 +4,7 @@ use agent_common::ids::UnixNanos;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::filter;
-use crate::protocol::http1::Method;
+use crate::protocol::http::Method;
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http::{error_type, method_name};
 use crate::signal::resource::Resource;

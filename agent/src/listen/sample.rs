@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq, UnixNanos};
 
-use crate::protocol::http1::{HttpMessage, Method, Version};
+use crate::protocol::http::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Thread};
 use crate::signal::http::span_name;
 use crate::signal::resource::{Resource, Value};

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::Exchange;
-use crate::protocol::http1::{CapturedHeader, HttpMessage};
+use crate::protocol::http::{CapturedHeader, HttpMessage};
 use crate::signal::span::{Batch, Detail, Span};
 
 /// How much a [`Store`] may hold.

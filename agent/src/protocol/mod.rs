@@ -4,6 +4,7 @@
 //! knows how requests and responses of one protocol pair up. A new protocol is one folder and one line in [`Follower`].
 
 pub mod context;
+pub mod http;
 pub mod http1;
 
 use std::num::NonZeroU64;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
 pub use agent_common::record::Coroutine;
 
-use self::http1::HttpMessage;
+use self::http::HttpMessage;
 
 /// A run of payload octets of one direction, following directly on what the same direction brought before.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use opentelemetry_semantic_conventions::attribute as key;
 use super::attribute::AttributeSink;
 use super::redact;
 use super::span::{ConnectDetail, Endpoints, HttpDetail, Kind, Status};
-use crate::protocol::http1::{HttpMessage, Method, Version};
+use crate::protocol::http::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Failure};
 
 /// The schema that all attribute and metric names follow.

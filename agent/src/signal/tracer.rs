@@ -13,7 +13,7 @@ use super::route::Routes;
 use super::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, SAMPLED, Span, SpanId, Status};
 use crate::clock::Clock;
 use crate::conn::Finished;
-use crate::protocol::http1::HttpMessage;
+use crate::protocol::http::HttpMessage;
 use crate::source::Opened;
 use crate::trace::{Place, Placed, Subject, Verdict};
 

@@ -15,7 +15,7 @@ use rustc_hash::FxHashMap;
 use crate::conn::ExchangeId;
 use crate::protocol::Exchange;
 use crate::protocol::context::TraceContext;
-use crate::protocol::http1::Method;
+use crate::protocol::http::Method;
 use crate::signal::span::Kind;
 
 /// What becomes of spans of processes that make their own.

@@ -9,7 +9,7 @@ use rustc_hash::FxHashSet;
 use super::*;
 use crate::listen::sample;
 use crate::protocol::context::{Format, TraceContext};
-use crate::protocol::http1::HttpMessage;
+use crate::protocol::http::HttpMessage;
 use crate::protocol::{Coroutine, Exchange, Thread};
 use crate::signal::span::{Detail, TraceId};
 

@@ -6,11 +6,10 @@ use agent_common::ids::{Direction, MonoNanos};
 
 use super::hold::Hold;
 use super::lane::{Lane, State};
-use super::loss::{Loss, Stats};
-use super::message::Method;
 use super::pairing::Pairing;
 use super::start_line::Kind;
-use super::{Config, SECOND, UNKNOWN};
+use super::{SECOND, UNKNOWN};
+use crate::protocol::http::{Config, Loss, Method, Stats};
 use crate::protocol::{End, Exchange, Failure, IgnoreReason, Notice, Segment, Verdict, Want};
 
 /// Less content than this is not worth telling the kernel side to leave out.

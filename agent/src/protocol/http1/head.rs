@@ -3,15 +3,12 @@
 //! `httparse` reads what is well formed, straight from the captured octets. What it refuses or has no room for goes
 //! through a slower reader: folded lines, very many fields, heads of which only the beginning was captured.
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use super::Config;
 use super::body::Framing;
-use super::message::{CapturedHeader, HttpMessage, Method, Version};
 use super::start_line::{self, Kind, Outcome, StartLine};
-use crate::protocol::context::ContextFields;
+use crate::protocol::http::{self, Capture, CapturedHeader, Config, HttpMessage, Method, Version, text};
 
 /// Fields looked at in one head; those after them count for the framing alone.
 const FIELDS: usize = 256;
@@ -226,68 +223,34 @@ impl FramingFields {
 
 struct RequestFields<'a, 'c> {
     framing: FramingFields,
-    host: Option<&'a [u8]>,
-    user_agent: Option<&'a [u8]>,
     upgrade: bool,
-    context: ContextFields<'a>,
-    request_id_names: &'c [Box<str>],
-    request_id: Option<u64>,
-    capture: Capture<'c>,
+    common: http::RequestFields<'a, 'c>,
 }
 
 impl<'a, 'c> RequestFields<'a, 'c> {
     fn new(config: &'c Config) -> Self {
-        Self {
-            framing: FramingFields::default(),
-            host: None,
-            user_agent: None,
-            upgrade: false,
-            context: ContextFields::default(),
-            request_id_names: &config.request_id_headers,
-            request_id: None,
-            capture: Capture::new(&config.request_headers),
-        }
+        Self { framing: FramingFields::default(), upgrade: false, common: http::RequestFields::new(config) }
     }
 
     fn add(&mut self, name: &str, value: &'a [u8]) {
-        let is = |expected: &str| name.eq_ignore_ascii_case(expected);
         match name.len() {
-            4 if is("host") => _ = self.host.get_or_insert(value),
-            7 if is("upgrade") => self.upgrade = true,
-            10 if is("user-agent") => _ = self.user_agent.get_or_insert(value),
-            14 if is("content-length") => self.framing.add_length(value),
-            17 if is("transfer-encoding") => self.framing.add_coding(value),
-            _ if self.context.add(name, value) => {}
-            _ if self.request_id.is_none() && self.request_id_names.iter().any(|wanted| is(wanted)) => {
-                self.request_id = hash(value);
-            }
+            7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
+            14 if name.eq_ignore_ascii_case("content-length") => self.framing.add_length(value),
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => self.framing.add_coding(value),
             _ => {}
         }
-        self.capture.add(name, value);
+        self.common.add(name, value);
     }
 
     fn finish(self, method: &str, target: Arc<str>, minor: u8) -> RequestHead {
         let known = Method::from_token(method);
+        let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+        let mut message = self.common.finish(known, target, version);
+        message.method_original = (known == Method::Other).then(|| method.into());
         RequestHead {
             framing: self.framing.finish(Kind::Request),
             may_switch: self.upgrade || known == Method::Connect,
-            message: HttpMessage {
-                method: known,
-                method_original: (known == Method::Other).then(|| method.into()),
-                target,
-                version: if minor == 0 { Version::Http10 } else { Version::Http11 },
-                host: self.host.map(text),
-                user_agent: self.user_agent.map(text),
-                status: None,
-                request_body: None,
-                response_body: None,
-                request_size: 0,
-                response_size: 0,
-                context: self.context.finish(),
-                request_id: self.request_id,
-                request_headers: self.capture.values,
-                response_headers: Vec::new(),
-            },
+            message,
         }
     }
 }
@@ -314,59 +277,4 @@ impl<'c> ResponseFields<'c> {
     fn finish(self, status: u16) -> ResponseHead {
         ResponseHead { status, framing: self.framing.finish(Kind::Response), headers: self.capture.values }
     }
-}
-
-/// Keeps the fields that an allow list names.
-struct Capture<'c> {
-    names: &'c [Box<str>],
-    values: Vec<CapturedHeader>,
-}
-
-impl<'c> Capture<'c> {
-    fn new(names: &'c [Box<str>]) -> Self {
-        Self { names, values: Vec::new() }
-    }
-
-    fn add(&mut self, name: &str, value: &[u8]) {
-        let Some(wanted) = self.names.iter().find(|wanted| wanted.eq_ignore_ascii_case(name)) else { return };
-        let value = text(value);
-        match self.values.iter_mut().find(|(kept, _)| kept == wanted) {
-            Some((_, values)) => values.push(value),
-            None => self.values.push((wanted.clone(), vec![value])),
-        }
-    }
-}
-
-impl Method {
-    /// Methods are case-sensitive (RFC 9110, section 9.1).
-    fn from_token(token: &str) -> Self {
-        match token {
-            "CONNECT" => Self::Connect,
-            "DELETE" => Self::Delete,
-            "GET" => Self::Get,
-            "HEAD" => Self::Head,
-            "OPTIONS" => Self::Options,
-            "PATCH" => Self::Patch,
-            "POST" => Self::Post,
-            "PUT" => Self::Put,
-            "QUERY" => Self::Query,
-            "TRACE" => Self::Trace,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// A hash of a request's id; `None` of one that is too short to be one's own.
-fn hash(value: &[u8]) -> Option<u64> {
-    const SHORTEST: usize = 8;
-    let value = value.trim_ascii();
-    (value.len() >= SHORTEST).then(|| {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(value);
-        hasher.finish()
-    })
-}
-
-fn text(octets: &[u8]) -> Box<str> {
-    String::from_utf8_lossy(octets).into()
 }

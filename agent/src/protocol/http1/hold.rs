@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use agent_common::ids::{MonoNanos, Seq};
 
-use super::{Limits, SECOND};
+use super::SECOND;
+use crate::protocol::http::Limits;
 use crate::protocol::{Segment, Thread};
 
 #[derive(Debug)]

@@ -10,18 +10,15 @@
 //! Whatever the trust, a response never starts before its request: both times are taken in the one process observed.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq};
 
-use super::Limits;
 use super::body::Framing;
 use super::head::{RequestHead, ResponseHead};
-use super::loss::{Loss, Stats};
-use super::message::{HttpMessage, Method};
 use super::start_line::Kind;
 use super::trust::Trust;
+use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, operation, target, weight};
 use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice, Thread};
 
 /// How much of a request has been read.
@@ -554,46 +551,4 @@ impl Pairing {
         self.requests_hazy = false;
         self.trust.doubt(unanswered);
     }
-}
-
-/// A hash of what is asked for: the method, and the path without its query; parts with a digit in them, mostly ids, are
-/// taken for one.
-fn operation(message: &HttpMessage) -> u32 {
-    // FNV-1a.
-    let step = |hash: u32, octet: u8| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193);
-    let target = message.target.as_bytes();
-    let target = target.get(..OPERATION_OCTETS).unwrap_or(target);
-    let path = target.split(|octet| matches!(octet, b'?' | b'#')).next().unwrap_or_default();
-    path.split(|&octet| octet == b'/').fold(step(0x811c_9dc5, message.method as u8), |hash, part| {
-        let id = part.iter().any(u8::is_ascii_digit);
-        let part: &[u8] = if id { b"0" } else { part };
-        part.iter().fold(step(hash, b'/'), |hash, &octet| step(hash, octet))
-    })
-}
-
-/// A hash of the target and the method.
-fn target(message: &HttpMessage) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write_u8(message.method as u8);
-    hasher.write(message.target.as_bytes());
-    hasher.finish()
-}
-
-/// As many octets of a target say what kind of request it is.
-const OPERATION_OCTETS: usize = 64;
-
-/// About how many octets of memory a request's texts take.
-fn weight(message: &HttpMessage) -> usize {
-    let optional = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
-    let captured: usize = message
-        .request_headers
-        .iter()
-        .map(|(name, values)| name.len() + values.iter().map(|value| value.len()).sum::<usize>())
-        .sum();
-    message.target.len()
-        + optional(&message.method_original)
-        + optional(&message.host)
-        + optional(&message.user_agent)
-        + message.context.as_ref().map_or(0, |context| optional(&context.trace_state))
-        + captured
 }

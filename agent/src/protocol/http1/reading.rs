@@ -8,10 +8,9 @@ use super::body::{Body, Framing, Progress};
 use super::follower::Follower;
 use super::head::{self, RequestHead, ResponseHead, is_interim};
 use super::lane::State;
-use super::loss::Loss;
-use super::message::Method;
 use super::pairing::Head;
 use super::start_line::{Kind, Outcome, StartLine};
+use crate::protocol::http::{Loss, Method};
 use crate::protocol::{Exchange, IgnoreReason, Segment, Thread};
 
 /// Octets of a segment that follow one another.

@@ -7,9 +7,9 @@ use super::UNKNOWN;
 use super::follower::Follower;
 use super::head::{self, is_interim};
 use super::lane::{Blind, State};
-use super::loss::Loss;
 use super::start_line::Kind;
 use crate::protocol::Exchange;
+use crate::protocol::http::Loss;
 
 impl Follower {
     /// Passes over octets that were not captured; `timed` when they came at `at`, and not some time after it.

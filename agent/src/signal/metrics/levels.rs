@@ -5,7 +5,7 @@ use std::sync::Arc;
 use opentelemetry_semantic_conventions::attribute as key;
 
 use super::series::Server;
-use crate::protocol::http1::Method;
+use crate::protocol::http::Method;
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;
 use crate::signal::resource::Resource;

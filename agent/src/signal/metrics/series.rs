@@ -8,7 +8,7 @@ use opentelemetry_semantic_conventions::attribute as key;
 use rustc_hash::FxHasher;
 
 use super::histogram::{DURATION, Durations, Exemplar, Exemplars, SIZE, Sizes};
-use crate::protocol::http1::{Method, Version};
+use crate::protocol::http::{Method, Version};
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;
 use crate::signal::resource::Resource;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::own::{Dropped, Exchanges, Own, Points, Program, Queue};
 use super::*;
-use crate::protocol::http1::{Method, Version};
+use crate::protocol::http::{Method, Version};
 use crate::signal::resource::Value;
 use crate::signal::span::{SpanId, TraceId};
 

@@ -1,7 +1,7 @@
 //! Processes that make spans of their own, and those that only look like it.
 
 use super::*;
-use crate::protocol::http1::Method as HttpMethod;
+use crate::protocol::http::Method as HttpMethod;
 
 const CALLER: u32 = 10;
 const MIDDLE: u32 = 20;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
 
 use super::*;
+use crate::protocol::http::{Config, Loss, Method, Stats, Version};
 use crate::protocol::{Begun, End, Exchange, Notice, Segment, Thread, Verdict};
 
 pub(super) const MS: u64 = 1_000_000;

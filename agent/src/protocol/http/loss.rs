@@ -68,7 +68,7 @@ pub struct Stats {
 }
 
 impl Stats {
-    pub(super) fn lose(&mut self, loss: Loss) {
+    pub(in crate::protocol) fn lose(&mut self, loss: Loss) {
         if let Some(count) = self.losses.get_mut(loss as usize) {
             *count += 1;
         }

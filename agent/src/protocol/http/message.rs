@@ -1,4 +1,4 @@
-//! What an HTTP/1.x exchange tells, as far as it was seen.
+//! What an HTTP exchange tells, as far as it was seen.
 
 use std::sync::Arc;
 
@@ -19,6 +19,26 @@ pub enum Method {
     Trace,
     /// Any other token: `_OTHER`, the token itself stands in `HttpMessage::method_original`.
     Other,
+}
+
+impl Method {
+    /// Methods are case-sensitive (RFC 9110, section 9.1).
+    #[must_use]
+    pub fn from_token(token: &str) -> Self {
+        match token {
+            "CONNECT" => Self::Connect,
+            "DELETE" => Self::Delete,
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "OPTIONS" => Self::Options,
+            "PATCH" => Self::Patch,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "QUERY" => Self::Query,
+            "TRACE" => Self::Trace,
+            _ => Self::Other,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
