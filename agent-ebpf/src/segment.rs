@@ -5,6 +5,7 @@
 
 use agent_common::counter::Counter;
 use agent_common::hint;
+use agent_common::http2::{self, FrameHead};
 use agent_common::ids::Direction;
 use agent_common::layout::PROCESS_IGNORE;
 use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, SCANNED, TAIL};
@@ -37,6 +38,7 @@ const MMSGHDR_SIZE: u64 = 64;
 const MMSGHDR_LEN: u64 = 56;
 
 const HEAD: usize = size_of::<SegmentHead>();
+const HEAD_OF_FRAME: u64 = http2::HEAD as u64;
 
 /// The transfer that made a socket interesting.
 #[derive(Clone, Copy)]
@@ -252,20 +254,24 @@ fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &Firs
     if read.is_none() {
         return false;
     }
+    // Payloads of 64 KiB and more are not in use, so an HTTP/2 frame begins with 0.
+    let frame = if octets[0] == 0 && available >= HEAD_OF_FRAME { call::user(at).map(FrameHead::parse) } else { None };
     if socket.fresh != 0 {
-        if begins_like_http(octets) {
+        // A server of HTTP/2 may write before its client does.
+        if begins_like_http(octets) || frame.is_some_and(|frame| frame.begins_connection()) {
             return lifecycle::take(sk, socket, first);
         }
         socket.verdict = verdict::REFUSED;
         count(Counter::SocketsRefused);
         return false;
     }
-    // In the middle of a connection only a start line says anything, and it may come at any time.
-    available >= 4 && is_start_line(octets) && lifecycle::take(sk, socket, first)
+    // In the middle of a connection only a start line or a frame says anything, and it may come at any time.
+    let begins = is_start_line(octets) || frame.is_some_and(|frame| frame.begins_call());
+    available >= 4 && begins && lifecycle::take(sk, socket, first)
 }
 
-/// Whether a connection may begin so: upper-case letters, as all methods in use and `PROXY` do, or the empty line that
-/// RFC 9112, section 2.2, lets a client send before. User space has the last word.
+/// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY` and HTTP/2's `PRI` do, or the
+/// empty line that RFC 9112, section 2.2, lets a client send before. User space has the last word.
 #[inline(always)]
 fn begins_like_http(octets: [u8; 4]) -> bool {
     let letter = |octet: u8| octet.is_ascii_uppercase() || octet == b'-' || octet == 0;

@@ -24,7 +24,7 @@ const S_IFSOCK: u16 = 0o140_000;
 pub mod verdict {
     /// Too little seen.
     pub const UNDECIDED: u8 = 0;
-    /// Begins like HTTP/1: captured, user space has been told of the socket.
+    /// Begins like HTTP: captured, user space has been told of the socket.
     pub const TAKEN: u8 = 1;
     /// Something else, or filtered out.
     pub const REFUSED: u8 = 2;

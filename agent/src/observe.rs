@@ -21,7 +21,9 @@ use crate::trace;
 const WINDOW: u64 = 60;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const PROTOCOL: &str = "http1";
+/// Values of the label `protocol`.
+const HTTP1: &str = "http1";
+const HTTP2: &str = "http2";
 
 /// Reads the agent's state when somebody asks.
 pub struct Observer {
@@ -96,7 +98,7 @@ impl Observer {
             ],
             kernel_drops: kept(true).collect(),
             kernel_counts: kept(false).collect(),
-            connections: vec![(PROTOCOL, connections.open)],
+            connections: vec![(HTTP1, connections.open.saturating_sub(connections.http2)), (HTTP2, connections.http2)],
             connection_counts: vec![
                 ("gaps", connections.gaps),
                 ("gap_octets", connections.gap_octets),
@@ -109,8 +111,10 @@ impl Observer {
             ],
             connections_evicted: connections.evicted,
             exchanges: vec![
-                Exchanges { protocol: PROTOCOL, kind: "server", count: tracer.server_exchanges },
-                Exchanges { protocol: PROTOCOL, kind: "client", count: tracer.client_exchanges },
+                Exchanges { protocol: HTTP1, kind: "server", count: tracer.http1.server },
+                Exchanges { protocol: HTTP1, kind: "client", count: tracer.http1.client },
+                Exchanges { protocol: HTTP2, kind: "server", count: tracer.http2.server },
+                Exchanges { protocol: HTTP2, kind: "client", count: tracer.http2.client },
                 Exchanges { protocol: "tcp", kind: "client", count: tracer.failed_connections },
             ],
             exchanges_lost: losses(engine),
@@ -153,7 +157,8 @@ impl Observer {
     pub fn report(&self, books: &[(&'static str, Books)]) {
         let engine = pipeline::lock(&self.shared);
         let tracer = &engine.tracer.stats;
-        let exchanges = tracer.server_exchanges + tracer.client_exchanges + tracer.failed_connections;
+        let exchanges = [tracer.http1, tracer.http2].iter().map(|of| of.server + of.client).sum::<u64>()
+            + tracer.failed_connections;
         eprintln!(
             "remora: {exchanges} exchanges seen, {} spans made, {} left out by sampling",
             tracer.spans + engine.tail.kept,

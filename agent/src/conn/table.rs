@@ -10,8 +10,7 @@ use rustc_hash::FxHashMap;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
 use crate::protocol::http::{self, Method};
-use crate::protocol::http1::Follower;
-use crate::protocol::{Begun, Coroutine, End, Exchange, IgnoreReason, Notice, Segment, Verdict};
+use crate::protocol::{Begun, Coroutine, End, Exchange, Follower, IgnoreReason, Notice, Segment, Verdict};
 use crate::signal::span::{Endpoints, Kind};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
 
@@ -74,10 +73,12 @@ pub enum Step {
     Finished(Finished),
 }
 
-/// What the table counts. Monotonic, but for `open`.
+/// What the table counts. Monotonic, but for the first two.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
     pub open: u64,
+    /// Those of them that speak HTTP/2.
+    pub http2: u64,
     /// Connections dropped for want of room.
     pub evicted: u64,
     /// Connections whose opening was not seen in user space, so that their addresses are unknown.
@@ -87,7 +88,7 @@ pub struct Stats {
     pub gaps: u64,
     /// Records of octets that had been seen already.
     pub stale: u64,
-    /// Connections that turned out not to be HTTP/1.
+    /// Connections that turned out not to be HTTP.
     pub not_http: u64,
     /// Connections that were upgraded to another protocol, or became tunnels.
     pub upgraded: u64,
@@ -162,7 +163,9 @@ impl Connections {
 
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats { open: self.table.len() as u64, ..self.stats }
+        let http2 = |connection: &&Connection| connection.follower.as_ref().is_some_and(|follower| follower.is_http2());
+        let http2 = self.table.values().filter(http2).count() as u64;
+        Stats { open: self.table.len() as u64, http2, ..self.stats }
     }
 
     /// What the followers counted, of connections gone and open, as of the last [`Self::sweep_all`].

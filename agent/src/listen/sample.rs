@@ -21,6 +21,7 @@ pub(crate) fn span(id: u64) -> Sample {
         method_original: None,
         target: "/".into(),
         version: Version::Http11,
+        https: false,
         host: Some("shop.test:8080".into()),
         user_agent: Some("curl/8.14.1".into()),
         status: Some(200),

@@ -1,11 +1,13 @@
 //! Protocol parsers: octets and times in, exchanges out. Nothing here reads a socket, a clock or a map.
 //!
 //! A connection's owner (`conn`) puts the octets of each direction in order and feeds them to a [`Follower`], which
-//! knows how requests and responses of one protocol pair up. A new protocol is one folder and one line in [`Follower`].
+//! finds out which protocol they are; that one's follower knows how its requests and responses pair up.
 
 pub mod context;
+mod follower;
 pub mod http;
 pub mod http1;
+pub mod http2;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -13,7 +15,11 @@ use std::sync::Arc;
 use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
 pub use agent_common::record::Coroutine;
 
+pub use self::follower::Follower;
 use self::http::HttpMessage;
+
+/// As a number of missing octets: nobody knows how many.
+pub const UNKNOWN: u64 = u64::MAX;
 
 /// A run of payload octets of one direction, following directly on what the same direction brought before.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +135,8 @@ pub enum Failure {
     Reset,
     /// The kernel gave up on the peer.
     TimedOut,
+    /// One side ended the stream, or the connection, and said why.
+    Stream(http2::ErrorCode),
 }
 
 /// What the kernel side may leave out from now on, in one direction.

@@ -33,7 +33,7 @@ pub const fn method_name(method: Method) -> &'static str {
         Method::Put => "PUT",
         Method::Query => "QUERY",
         Method::Trace => "TRACE",
-        Method::Other => "_OTHER",
+        Method::Other | Method::Unknown => "_OTHER",
     }
 }
 
@@ -43,6 +43,7 @@ pub const fn version_name(version: Version) -> &'static str {
     match version {
         Version::Http10 => "1.0",
         Version::Http11 => "1.1",
+        Version::Http2 => "2",
     }
 }
 
@@ -54,6 +55,7 @@ pub fn error_type(kind: Kind, exchange: &Exchange) -> Option<&'static str> {
         Some(Failure::ClientClosed) => Some("client_closed"),
         Some(Failure::Reset) => Some("connection_reset"),
         Some(Failure::TimedOut) => Some("timeout"),
+        Some(Failure::Stream(code)) => Some(code.name()),
         None => {
             let status = exchange.http.status?;
             let least = match kind {
@@ -75,7 +77,7 @@ pub fn status(kind: Kind, exchange: &Exchange) -> Status {
 #[must_use]
 pub fn span_name(http: &HttpMessage, route: Option<&str>) -> Box<str> {
     let method = match http.method {
-        Method::Other => "HTTP",
+        Method::Other | Method::Unknown => "HTTP",
         method => method_name(method),
     };
     match route {
@@ -84,7 +86,13 @@ pub fn span_name(http: &HttpMessage, route: Option<&str>) -> Box<str> {
     }
 }
 
-/// Path and query of a request target; neither for the authority form. The asterisk form counts as a path.
+/// The value of `url.scheme`.
+const fn scheme(http: &HttpMessage) -> &'static str {
+    if http.https { "https" } else { "http" }
+}
+
+/// Path and query of a request target; neither for the authority form, and of one that was not
+/// seen. The asterisk form counts as a path.
 #[must_use]
 pub fn path_and_query(target: &str) -> (Option<&str>, Option<&str>) {
     // The search for a scheme is left out where there can be none.
@@ -156,7 +164,9 @@ pub fn ends(kind: Kind, endpoints: Endpoints) -> (SocketAddr, SocketAddr) {
 pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl AttributeSink) {
     let HttpDetail { exchange, endpoints, route } = detail;
     let http = &exchange.http;
-    sink.str(key::HTTP_REQUEST_METHOD, method_name(http.method));
+    if http.method != Method::Unknown {
+        sink.str(key::HTTP_REQUEST_METHOD, method_name(http.method));
+    }
     if let Some(original) = &http.method_original {
         sink.str(key::HTTP_REQUEST_METHOD_ORIGINAL, original);
     }
@@ -168,7 +178,7 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
     if let Some(query) = &query {
         sink.str(key::URL_QUERY, query);
     }
-    sink.str(key::URL_SCHEME, "http");
+    sink.str(key::URL_SCHEME, scheme(http));
     if let Some(route) = route {
         match kind {
             Kind::Server => sink.str(key::HTTP_ROUTE, route),
@@ -178,7 +188,7 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
     let ends = endpoints.map(|endpoints| ends(kind, endpoints));
     let (address, port) = server(http, ends.map(|(server, _)| server));
     if kind == Kind::Client {
-        full_url(address.as_deref(), port, path, query.as_deref(), sink);
+        full_url(scheme(http), address.as_deref(), port, path, query.as_deref(), sink);
     }
     if let Some(address) = &address {
         sink.str(key::SERVER_ADDRESS, address);
@@ -251,6 +261,7 @@ fn network(endpoints: Endpoints, sink: &mut impl AttributeSink) {
 }
 
 fn full_url(
+    scheme: &str,
     address: Option<&str>,
     port: Option<u16>,
     path: Option<&str>,
@@ -259,14 +270,16 @@ fn full_url(
 ) {
     let (Some(address), Some(path)) = (address, path) else { return };
     let mut url = String::with_capacity(16 + address.len() + path.len() + query.map_or(0, str::len));
-    url.push_str("http://");
+    url.push_str(scheme);
+    url.push_str("://");
     if address.contains(':') {
         // Writing to a string cannot fail.
         let _ = write!(url, "[{address}]");
     } else {
         url.push_str(address);
     }
-    if let Some(port) = port.filter(|port| *port != 80) {
+    let usual = if scheme == "https" { 443 } else { 80 };
+    if let Some(port) = port.filter(|port| *port != usual) {
         let _ = write!(url, ":{port}");
     }
     url.push_str(path);

@@ -13,7 +13,7 @@ use super::route::Routes;
 use super::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, SAMPLED, Span, SpanId, Status};
 use crate::clock::Clock;
 use crate::conn::Finished;
-use crate::protocol::http::HttpMessage;
+use crate::protocol::http::{HttpMessage, Version};
 use crate::source::Opened;
 use crate::trace::{Place, Placed, Subject, Verdict};
 
@@ -32,11 +32,18 @@ pub struct Tracer {
     pub stats: Stats,
 }
 
+/// Exchanges by the side of the observed process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Exchanges {
+    pub server: u64,
+    pub client: u64,
+}
+
 /// What became of exchanges. Monotonic.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
-    pub server_exchanges: u64,
-    pub client_exchanges: u64,
+    pub http1: Exchanges,
+    pub http2: Exchanges,
     pub failed_connections: u64,
     pub spans: u64,
     /// By the head sampler.
@@ -82,9 +89,13 @@ impl Tracer {
             Direction::Ingress => Kind::Server,
             Direction::Egress => Kind::Client,
         };
+        let exchanges = match exchange.http.version {
+            Version::Http10 | Version::Http11 => &mut self.stats.http1,
+            Version::Http2 => &mut self.stats.http2,
+        };
         match kind {
-            Kind::Server => self.stats.server_exchanges += 1,
-            Kind::Client => self.stats.client_exchanges += 1,
+            Kind::Server => exchanges.server += 1,
+            Kind::Client => exchanges.client += 1,
         }
         let (path, _) = http::path_and_query(&exchange.http.target);
         let route = path.and_then(|path| self.routes.route(&resource, kind, path, exchange.http.status));

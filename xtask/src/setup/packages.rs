@@ -26,6 +26,7 @@ const TESTS: &[Package] = &[
     CURL,
     package("wrk", &["wrk"], "HTTP load"),
     package("nghttp2-client", &["h2load"], "HTTP load at a given rate"),
+    package("nghttp2-server", &["nghttpd"], "HTTP/2 server under test"),
     package("redis-server", &["redis-server"], "a neighbour that does not speak HTTP"),
     package("redis-tools", &["redis-benchmark"], "load on that neighbour"),
     package("prometheus", &["promtool"], "promtool checks /metrics"),

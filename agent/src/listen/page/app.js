@@ -331,7 +331,7 @@ function showEmpty() {
     setText(hint, "New ones appear here as soon as they do.");
   } else if (!hint.querySelector("code")) {
     setText($("spans-empty-title"), "No HTTP exchange seen yet");
-    hint.replaceChildren("Whatever processes on this host say over plain HTTP/1 appears here at once. Try ", element("code", "curl http://example.org/"), " or ask a service of your own; nothing needs to be restarted.");
+    hint.replaceChildren("Whatever processes on this host say over plain HTTP appears here at once. Try ", element("code", "curl http://example.org/"), " or ask a service of your own; nothing needs to be restarted.");
   }
 }
 

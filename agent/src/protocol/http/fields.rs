@@ -50,6 +50,7 @@ impl<'a, 'c> RequestFields<'a, 'c> {
             method_original: None,
             target,
             version,
+            https: false,
             host: self.host.map(text),
             user_agent: self.user_agent.map(text),
             status: None,

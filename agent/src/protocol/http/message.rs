@@ -19,6 +19,8 @@ pub enum Method {
     Trace,
     /// Any other token: `_OTHER`, the token itself stands in `HttpMessage::method_original`.
     Other,
+    /// It was not seen.
+    Unknown,
 }
 
 impl Method {
@@ -45,6 +47,7 @@ impl Method {
 pub enum Version {
     Http10,
     Http11,
+    Http2,
 }
 
 /// One header field kept because the user asked for it: the name in lower case, the values in order.
@@ -56,11 +59,14 @@ pub struct HttpMessage {
     pub method: Method,
     /// The method as sent, when it is [`Method::Other`].
     pub method_original: Option<Box<str>>,
-    /// The request target as sent: origin, absolute, authority or asterisk form (RFC 9112, section 3.2).
+    /// The request target as sent: origin, absolute, authority or asterisk form (RFC 9112, section 3.2). Empty when it
+    /// was not seen.
     /// Shared with [`crate::protocol::Begun`].
     pub target: Arc<str>,
     pub version: Version,
-    /// `Host`, as sent.
+    /// The request says that it came by `https` (`:scheme`), to a proxy that then sent it on in the clear.
+    pub https: bool,
+    /// `Host` or `:authority`, as sent.
     pub host: Option<Box<str>>,
     pub user_agent: Option<Box<str>>,
     /// The status of the final response, 100 to 999; `None` without a response.

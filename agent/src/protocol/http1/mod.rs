@@ -25,9 +25,8 @@ mod tests;
 mod trust;
 
 pub use self::follower::Follower;
+pub(super) use self::start_line::begins_message;
+use super::UNKNOWN;
 
 /// Nanoseconds.
 const SECOND: u64 = 1_000_000_000;
-
-/// As a number of missing octets: nobody knows how many.
-pub const UNKNOWN: u64 = u64::MAX;

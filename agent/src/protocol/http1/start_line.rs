@@ -128,6 +128,11 @@ fn is_token(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }
 
+/// Whether a message begins with these octets, beyond doubt.
+pub(in crate::protocol) fn begins_message(octets: &[u8]) -> bool {
+    matches!(StartLine::new().feed(octets), Outcome::Yes(_))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

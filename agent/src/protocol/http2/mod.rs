@@ -1,0 +1,35 @@
+//! HTTP/2 in the clear (RFC 9113, RFC 7541): one connection's octets in, its exchanges out.
+//!
+//! ```text
+//! segment ─▶ Follower ─┬─▶ Frames (egress)  ── blocks ─▶ hpack ─▶ Headers ─┐
+//!                      └─▶ Frames (ingress) ── blocks ─▶ hpack ─▶ Headers ─┴─▶ Streams ─▶ Exchange
+//! ```
+//!
+//! - `frames`: where one direction stands, and how it finds its way after a loss. Content is passed by its length.
+//! - `hpack`, `headers`: blocks of header fields, as far as they are known.
+//! - `streams`: which messages belong to which exchange.
+//! - `follower`, `reading`: the above put together.
+//!
+//! What is not known after a loss, or of a connection older than the agent: where the next frame begins, which is searched
+//! at the beginnings of calls; and what stands in the tables of header fields, so that some fields are unknown until
+//! they are sent in full again. Streams that begin while that is so have exchanges that are partial.
+
+mod error;
+mod follower;
+mod frames;
+mod headers;
+mod hpack;
+mod reading;
+mod streams;
+#[cfg(test)]
+mod tests;
+
+pub use self::error::ErrorCode;
+pub use self::follower::Follower;
+pub(super) use self::frames::{begins_call, begins_connection};
+
+/// As many octets tell how a connection begins.
+pub(super) const BEGINNING: usize = agent_common::http2::HEAD;
+
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
