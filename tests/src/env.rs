@@ -65,6 +65,7 @@ pub fn missing(what: &[&str]) -> Option<String> {
         "sdk" => absent(&venv("opentelemetry-instrument"), "OpenTelemetry's Python packages")
             .or_else(|| absent(&fixture("node/node_modules/@opentelemetry/sdk-node"), "OpenTelemetry's Node packages"))
             .or_else(|| missing(&["node"])),
+        "grpc" => absent(&fixture("node/node_modules/@grpc/grpc-js"), "gRPC for Node").or_else(|| missing(&["node"])),
         "python" => absent(&python(), "Python"),
         program => which(program).is_none().then(|| format!("{program} is not installed")),
     })

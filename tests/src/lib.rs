@@ -39,7 +39,7 @@ macro_rules! skip {
 }
 
 /// Skips the test unless all named prerequisites are there: `root`, `venv`, `go` (the built fixtures),
-/// `mesh` (all of its services), `sdk` (OpenTelemetry's packages of Python and Node), or a program's name.
+/// `mesh` (all of its services), `grpc` (its package of Node), `sdk` (OpenTelemetry's packages of Python and Node), or a program's name.
 #[macro_export]
 macro_rules! needs {
     ($($what:literal),+ $(,)?) => {

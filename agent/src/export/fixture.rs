@@ -80,6 +80,7 @@ pub(super) fn message() -> HttpMessage {
         target: "/cart/4711/items?page=2".into(),
         version: Version::Http11,
         https: false,
+        grpc: None,
         host: Some("shop.example:8080".into()),
         user_agent: Some("curl/8.14.1".into()),
         status: Some(200),

@@ -22,6 +22,7 @@ pub(crate) fn span(id: u64) -> Sample {
         target: "/".into(),
         version: Version::Http11,
         https: false,
+        grpc: None,
         host: Some("shop.test:8080".into()),
         user_agent: Some("curl/8.14.1".into()),
         status: Some(200),

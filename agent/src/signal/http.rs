@@ -7,6 +7,7 @@ use opentelemetry_semantic_conventions::attribute as key;
 
 use super::attribute::AttributeSink;
 use super::redact;
+use super::rpc;
 use super::span::{ConnectDetail, Endpoints, HttpDetail, Kind, Status};
 use crate::protocol::http::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Failure};
@@ -57,6 +58,9 @@ pub fn error_type(kind: Kind, exchange: &Exchange) -> Option<&'static str> {
         Some(Failure::TimedOut) => Some("timeout"),
         Some(Failure::Stream(code)) => Some(code.name()),
         None => {
+            if let Some(grpc) = exchange.http.grpc.filter(|grpc| grpc.status.is_some()) {
+                return rpc::error_type(kind, grpc);
+            }
             let status = exchange.http.status?;
             let least = match kind {
                 Kind::Server => 500,
@@ -73,9 +77,12 @@ pub fn status(kind: Kind, exchange: &Exchange) -> Status {
     if error_type(kind, exchange).is_some() { Status::Error } else { Status::Unset }
 }
 
-/// The span's name: method and route, or the method alone (`HTTP` for an unknown one).
+/// The span's name: method and route, or the method alone (`HTTP` for an unknown one); of a call of gRPC that one's method.
 #[must_use]
 pub fn span_name(http: &HttpMessage, route: Option<&str>) -> Box<str> {
+    if http.grpc.is_some() {
+        return rpc::method(&http.target).unwrap_or(rpc::GRPC).into();
+    }
     let method = match http.method {
         Method::Other | Method::Unknown => "HTTP",
         method => method_name(method),
@@ -162,33 +169,12 @@ pub fn ends(kind: Kind, endpoints: Endpoints) -> (SocketAddr, SocketAddr) {
 
 /// Hands the attributes of an HTTP span to `sink`.
 pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl AttributeSink) {
-    let HttpDetail { exchange, endpoints, route } = detail;
+    let HttpDetail { exchange, endpoints, .. } = detail;
     let http = &exchange.http;
-    if http.method != Method::Unknown {
-        sink.str(key::HTTP_REQUEST_METHOD, method_name(http.method));
-    }
-    if let Some(original) = &http.method_original {
-        sink.str(key::HTTP_REQUEST_METHOD_ORIGINAL, original);
-    }
-    let (path, query) = path_and_query(&http.target);
-    let query = query.map(redact::query);
-    if let Some(path) = path {
-        sink.str(key::URL_PATH, path);
-    }
-    if let Some(query) = &query {
-        sink.str(key::URL_QUERY, query);
-    }
-    sink.str(key::URL_SCHEME, scheme(http));
-    if let Some(route) = route {
-        match kind {
-            Kind::Server => sink.str(key::HTTP_ROUTE, route),
-            Kind::Client => sink.str(key::URL_TEMPLATE, route),
-        }
-    }
-    let ends = endpoints.map(|endpoints| ends(kind, endpoints));
-    let (address, port) = server(http, ends.map(|(server, _)| server));
-    if kind == Kind::Client {
-        full_url(scheme(http), address.as_deref(), port, path, query.as_deref(), sink);
+    let (address, port) = server(http, endpoints.map(|endpoints| ends(kind, endpoints).0));
+    match http.grpc {
+        Some(grpc) => rpc::attributes(Some(&http.target), grpc.status, sink),
+        None => request(kind, detail, address.as_deref(), port, sink),
     }
     if let Some(address) = &address {
         sink.str(key::SERVER_ADDRESS, address);
@@ -207,7 +193,8 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
     if let Some(agent) = &http.user_agent {
         sink.str(key::USER_AGENT_ORIGINAL, agent);
     }
-    if let Some(status) = http.status {
+    // A call's own status says more, where there is one.
+    if let Some(status) = http.status.filter(|_| http.grpc.is_none_or(|grpc| grpc.status.is_none())) {
         sink.int(key::HTTP_RESPONSE_STATUS_CODE, status.into());
     }
     if let Some(error) = error_type(kind, exchange) {
@@ -224,9 +211,11 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
             sink.int(key, size);
         }
     }
-    for (prefix, headers) in
-        [("http.request.header.", &http.request_headers), ("http.response.header.", &http.response_headers)]
-    {
+    let prefixes = match http.grpc {
+        Some(_) => ["rpc.request.metadata.", "rpc.response.metadata."],
+        None => ["http.request.header.", "http.response.header."],
+    };
+    for (prefix, headers) in prefixes.into_iter().zip([&http.request_headers, &http.response_headers]) {
         for (name, values) in headers {
             let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
             sink.strs(&[prefix, name].concat(), &values);
@@ -238,6 +227,35 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
     }
     if exchange.partial {
         sink.bool(PARTIAL, true);
+    }
+}
+
+/// Hands what an HTTP request asks for to `sink`.
+fn request(kind: Kind, detail: &HttpDetail, address: Option<&str>, port: Option<u16>, sink: &mut impl AttributeSink) {
+    let http = &detail.exchange.http;
+    if http.method != Method::Unknown {
+        sink.str(key::HTTP_REQUEST_METHOD, method_name(http.method));
+    }
+    if let Some(original) = &http.method_original {
+        sink.str(key::HTTP_REQUEST_METHOD_ORIGINAL, original);
+    }
+    let (path, query) = path_and_query(&http.target);
+    let query = query.map(redact::query);
+    if let Some(path) = path {
+        sink.str(key::URL_PATH, path);
+    }
+    if let Some(query) = &query {
+        sink.str(key::URL_QUERY, query);
+    }
+    sink.str(key::URL_SCHEME, scheme(http));
+    if let Some(route) = &detail.route {
+        match kind {
+            Kind::Server => sink.str(key::HTTP_ROUTE, route),
+            Kind::Client => sink.str(key::URL_TEMPLATE, route),
+        }
+    }
+    if kind == Kind::Client {
+        full_url(scheme(http), address, port, path, query.as_deref(), sink);
     }
 }
 

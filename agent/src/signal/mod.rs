@@ -6,5 +6,6 @@ pub mod metrics;
 pub mod redact;
 pub mod resource;
 pub mod route;
+mod rpc;
 pub mod span;
 pub mod tracer;

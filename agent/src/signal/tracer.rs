@@ -111,13 +111,15 @@ impl Tracer {
             resource: &resource,
             method: http.method,
             status: http.status,
+            grpc: http.grpc,
             error_type: http::error_type(kind, &exchange),
             route: route.as_ref(),
             version: http.version,
             server,
             duration_nanos: exchange.end.since(exchange.start),
-            request_body: http.request_body,
-            response_body: http.response_body,
+            // The conventions have none of calls.
+            request_body: http.request_body.filter(|_| http.grpc.is_none()),
+            response_body: http.response_body.filter(|_| http.grpc.is_none()),
             at: end,
             exemplar: exported.then_some((place.trace_id, span_id)),
         });

@@ -2,8 +2,8 @@
 //! many. And processes that pass a trace context on as it came, which make none.
 //!
 //! A process is believed to make its own by what it does, never by what it looks like; one of these is enough:
-//! - it exports spans: a POST to `…/v1/traces` that succeeded, with the user agent of an OTLP exporter. A process that is
-//!   asked for such a path itself only forwards those of others.
+//! - it exports spans: a POST to `…/v1/traces`, or a call of gRPC's `TraceService/Export`, that succeeded, with the user agent
+//!   of an OTLP exporter. A process that is asked for such a path itself only forwards those of others.
 //! - it gives new span ids: outgoing requests carry the trace of an incoming one with a span id that never came in, and
 //!   it passes on no context unchanged.
 
@@ -28,6 +28,8 @@ pub enum SdkSpans {
 
 /// The path that traces are sent to ("OTLP/HTTP Request", OpenTelemetry Protocol Specification), behind any prefix.
 const TRACES: &str = "/v1/traces";
+/// The same of OTLP/gRPC (opentelemetry/proto/collector/trace/v1/trace_service.proto).
+const TRACE_SERVICE: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// How exporters call themselves ("OpenTelemetry Protocol Exporter", user agent), and Go's, which spells it otherwise.
 const EXPORTERS: [&str; 2] = ["OTel-OTLP-Exporter-", "OTel OTLP Exporter "];
 /// Requests with a new span id until a process is believed to make its own.
@@ -117,7 +119,7 @@ impl Sdks {
     /// A request begins. `is_open` tells of requests that began before.
     pub(super) fn begun(&mut self, request: &Beginning<'_>, is_open: impl Fn(ExchangeId) -> bool) -> Told {
         let Beginning { kind, tgid, context, .. } = *request;
-        if kind == Kind::Server && request.target.ends_with(TRACES) {
+        if kind == Kind::Server && takes_spans(request.target) {
             self.process(tgid).receives = true;
         }
         let mut cause = None;
@@ -194,8 +196,9 @@ impl Sdks {
         let http = &exchange.http;
         if kind == Kind::Client
             && http.method == Method::Post
-            && http.target.ends_with(TRACES)
+            && takes_spans(&http.target)
             && http.status.is_some_and(|status| (200..300).contains(&status))
+            && http.grpc.is_none_or(|grpc| grpc.status == Some(0))
             && http.user_agent.as_deref().is_some_and(is_exporter)
         {
             self.process(tgid).exports = true;
@@ -213,6 +216,11 @@ impl Sdks {
         }
         self.processes.entry(tgid).or_default()
     }
+}
+
+/// Whether a target is one that spans are sent to.
+fn takes_spans(target: &str) -> bool {
+    target.ends_with(TRACES) || target == TRACE_SERVICE
 }
 
 /// Whether a product of a user agent is an exporter; an application's own may stand before it.

@@ -60,6 +60,7 @@ impl<'a, 'c> RequestFields<'a, 'c> {
             response_size: 0,
             context: self.context.finish(),
             request_id: self.request_id,
+            grpc: None,
             request_headers: self.capture.values,
             response_headers: Vec::new(),
         }

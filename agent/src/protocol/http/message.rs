@@ -53,6 +53,13 @@ pub enum Version {
 /// One header field kept because the user asked for it: the name in lower case, the values in order.
 pub type CapturedHeader = (Box<str>, Vec<Box<str>>);
 
+/// What a call of gRPC tells besides ("gRPC over HTTP2", the protocol's description).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grpc {
+    /// `grpc-status`, of the trailers or of a response without any other part; `None` when none was seen.
+    pub status: Option<u32>,
+}
+
 /// A request and its response. Text that is no UTF-8 has U+FFFD in place of what is not.
 #[derive(Clone, Debug)]
 pub struct HttpMessage {
@@ -83,6 +90,8 @@ pub struct HttpMessage {
     pub request_id: Option<u64>,
     /// Trace context that the request carried.
     pub context: Option<TraceContext>,
+    /// It is a call of gRPC, whose method is the path.
+    pub grpc: Option<Grpc>,
     pub request_headers: Vec<CapturedHeader>,
     pub response_headers: Vec<CapturedHeader>,
 }

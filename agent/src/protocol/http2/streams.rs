@@ -8,7 +8,9 @@ use agent_common::ids::{Direction, MonoNanos};
 use super::error::ErrorCode;
 use super::frames::Start;
 use super::headers::ResponseHead;
-use crate::protocol::http::{CapturedHeader, HttpMessage, Limits, Loss, Method, Stats, operation, target, weight};
+use crate::protocol::http::{
+    CapturedHeader, Grpc, HttpMessage, Limits, Loss, Method, Stats, operation, target, weight,
+};
 use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice, Thread};
 
 /// How long a stream that may have ended unseen is kept after its last octet, in nanoseconds.
@@ -30,6 +32,7 @@ struct Response {
     start: Option<(MonoNanos, Thread)>,
     status: Option<u16>,
     headers: Vec<CapturedHeader>,
+    grpc: Option<Grpc>,
     /// All octets, and those of the content when all were counted.
     size: u64,
     content: Option<u64>,
@@ -59,6 +62,7 @@ impl Stream {
                 start: None,
                 status: None,
                 headers: Vec::new(),
+                grpc: None,
                 size: 0,
                 content: Some(0),
                 end: None,
@@ -80,6 +84,7 @@ impl Stream {
         exchange.partial |= response.partial || request == Progress::Unknown;
         exchange.http.status = response.status;
         exchange.http.response_headers = response.headers;
+        exchange.http.grpc = response.grpc.or(exchange.http.grpc);
         exchange.http.response_size = response.size;
         exchange.http.response_body = response.content.filter(|_| response.end.is_some());
         if request != Progress::Complete {
@@ -256,6 +261,7 @@ impl Streams {
         let response = &mut stream.response;
         response.size = response.size.saturating_add(size);
         response.partial |= partial;
+        response.grpc = head.grpc.or(response.grpc);
         let trailers = response.status.is_some() || (response.start.is_some() && head.status.is_none());
         if !trailers {
             response.start.get_or_insert((start.at, start.thread));

@@ -1,4 +1,4 @@
-//! The HTTP instruments: names, units and descriptions as the semantic conventions have them.
+//! The HTTP and gRPC instruments: names, units and descriptions as the semantic conventions have them.
 
 use opentelemetry_semantic_conventions::metric;
 
@@ -20,6 +20,8 @@ pub(super) struct Instrument {
 #[derive(Clone, Copy)]
 pub(super) enum Measure {
     Duration,
+    /// Of calls of gRPC.
+    CallDuration,
     RequestBody,
     ResponseBody,
 }
@@ -44,7 +46,7 @@ const fn level(name: &'static str, unit: &'static str, family: &'static str, hel
     Instrument { name, unit, family: Family { name: family, help, kind: MetricKind::Gauge, unit: None } }
 }
 
-pub(super) const HISTOGRAMS: [(Kind, Measure, Instrument); 6] = [
+pub(super) const HISTOGRAMS: [(Kind, Measure, Instrument); 8] = [
     (
         Kind::Server,
         Measure::Duration,
@@ -63,6 +65,26 @@ pub(super) const HISTOGRAMS: [(Kind, Measure, Instrument); 6] = [
             "s",
             "http_client_request_duration_seconds",
             "Duration of HTTP client requests.",
+        ),
+    ),
+    (
+        Kind::Server,
+        Measure::CallDuration,
+        histogram(
+            metric::RPC_SERVER_CALL_DURATION,
+            "s",
+            "rpc_server_call_duration_seconds",
+            "Duration of incoming calls.",
+        ),
+    ),
+    (
+        Kind::Client,
+        Measure::CallDuration,
+        histogram(
+            metric::RPC_CLIENT_CALL_DURATION,
+            "s",
+            "rpc_client_call_duration_seconds",
+            "Duration of outgoing calls.",
         ),
     ),
     (
@@ -153,7 +175,9 @@ pub(super) const LEVELS: [(IsAbout, Instrument); 4] = [
 /// What a series has of a measure; `None` when no value was ever known.
 pub(super) fn distribution(series: &Series, measure: Measure) -> Option<Distribution<'_>> {
     let sizes = match measure {
-        Measure::Duration => {
+        Measure::Duration | Measure::CallDuration
+            if series.labels.is_grpc() == matches!(measure, Measure::CallDuration) =>
+        {
             return Some(Distribution {
                 bounds: &DURATION_SECONDS,
                 counts: &series.durations.counts,
@@ -161,6 +185,7 @@ pub(super) fn distribution(series: &Series, measure: Measure) -> Option<Distribu
                 exemplars: Some(series),
             });
         }
+        Measure::Duration | Measure::CallDuration => return None,
         Measure::RequestBody => series.request_body.as_deref()?,
         Measure::ResponseBody => series.response_body.as_deref()?,
     };

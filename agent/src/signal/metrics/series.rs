@@ -8,10 +8,11 @@ use opentelemetry_semantic_conventions::attribute as key;
 use rustc_hash::FxHasher;
 
 use super::histogram::{DURATION, Durations, Exemplar, Exemplars, SIZE, Sizes};
-use crate::protocol::http::{Method, Version};
+use crate::protocol::http::{Grpc, Method, Version};
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;
 use crate::signal::resource::Resource;
+use crate::signal::rpc;
 use crate::signal::span::{Kind, SpanId, TraceId};
 
 /// Set to true on what is counted together since there was no room for its attributes (OpenTelemetry metrics SDK
@@ -34,6 +35,8 @@ pub struct Observation<'a> {
     pub method: Method,
     /// 100 to 999; `None` without a response.
     pub status: Option<u16>,
+    /// It is a call of gRPC; the route is its method.
+    pub grpc: Option<Grpc>,
     /// One of few: see `http::error_type`.
     pub error_type: Option<&'static str>,
     /// As [`crate::signal::route::Routes`] gives it.
@@ -55,11 +58,9 @@ pub struct Observation<'a> {
 /// The attributes of a series. Two series of a service differ in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Labels {
-    Http {
+    Exchange {
         kind: Kind,
-        method: Method,
-        status: Option<u16>,
-        version: Version,
+        what: What,
         error_type: Option<&'static str>,
         route: Option<Arc<str>>,
         server: Option<Arc<Server>>,
@@ -69,13 +70,28 @@ pub(super) enum Labels {
     },
 }
 
+/// What tells exchanges of one protocol from one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum What {
+    Http { method: Method, status: Option<u16>, version: Version },
+    Grpc { status: Option<u32> },
+}
+
+impl What {
+    const fn of(observation: &Observation<'_>) -> Self {
+        let Observation { method, status, version, grpc, .. } = *observation;
+        match grpc {
+            Some(Grpc { status }) => Self::Grpc { status },
+            None => Self::Http { method, status, version },
+        }
+    }
+}
+
 impl Labels {
     pub(super) fn of(observation: &Observation<'_>, server: Option<&Arc<Server>>) -> Self {
-        Self::Http {
+        Self::Exchange {
             kind: observation.kind,
-            method: observation.method,
-            status: observation.status,
-            version: observation.version,
+            what: What::of(observation),
             error_type: observation.error_type,
             route: observation.route.cloned(),
             server: server.cloned(),
@@ -84,17 +100,20 @@ impl Labels {
 
     pub(super) const fn kind(&self) -> Kind {
         match self {
-            Self::Http { kind, .. } | Self::Overflow { kind } => *kind,
+            Self::Exchange { kind, .. } | Self::Overflow { kind } => *kind,
         }
+    }
+
+    /// Whether its durations are those of calls of gRPC.
+    pub(super) const fn is_grpc(&self) -> bool {
+        matches!(self, Self::Exchange { what: What::Grpc { .. }, .. })
     }
 
     /// Whether an observation belongs here, with the server that stands for its own.
     pub(super) fn matches(&self, observation: &Observation<'_>, wanted: Option<&Arc<Server>>) -> bool {
-        let Self::Http { kind, method, status, version, error_type, route, server } = self else { return false };
+        let Self::Exchange { kind, what, error_type, route, server } = self else { return false };
         *kind == observation.kind
-            && *status == observation.status
-            && *method == observation.method
-            && *version == observation.version
+            && *what == What::of(observation)
             && same(route.as_ref(), observation.route)
             && same(server.as_ref(), wanted)
             && *error_type == observation.error_type
@@ -102,25 +121,32 @@ impl Labels {
 
     /// Hands the attributes to `sink`, by their names in the semantic conventions.
     pub(super) fn attributes(&self, sink: &mut impl AttributeSink) {
-        let Self::Http { kind, method, status, version, error_type, route, server } = self else {
+        let Self::Exchange { kind, what, error_type, route, server } = self else {
             sink.bool(OVERFLOW, true);
             return;
         };
-        sink.str(key::HTTP_REQUEST_METHOD, http::method_name(*method));
-        sink.str(key::URL_SCHEME, "http");
-        if let Some(status) = status {
-            sink.int(key::HTTP_RESPONSE_STATUS_CODE, (*status).into());
+        match *what {
+            What::Http { method, status, .. } => {
+                sink.str(key::HTTP_REQUEST_METHOD, http::method_name(method));
+                sink.str(key::URL_SCHEME, "http");
+                if let Some(status) = status {
+                    sink.int(key::HTTP_RESPONSE_STATUS_CODE, status.into());
+                }
+            }
+            What::Grpc { status } => rpc::attributes(route.as_deref(), status, sink),
         }
         if let Some(error_type) = error_type {
             sink.str(key::ERROR_TYPE, error_type);
         }
-        if let Some(route) = route {
-            match kind {
-                Kind::Server => sink.str(key::HTTP_ROUTE, route),
-                Kind::Client => sink.str(key::URL_TEMPLATE, route),
+        if let What::Http { version, .. } = *what {
+            if let Some(route) = route {
+                match kind {
+                    Kind::Server => sink.str(key::HTTP_ROUTE, route),
+                    Kind::Client => sink.str(key::URL_TEMPLATE, route),
+                }
             }
+            sink.str(key::NETWORK_PROTOCOL_VERSION, http::version_name(version));
         }
-        sink.str(key::NETWORK_PROTOCOL_VERSION, http::version_name(*version));
         if let Some(server) = server {
             server.attributes(sink);
         }
@@ -146,22 +172,14 @@ fn same<T: ?Sized + PartialEq>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 
 /// The hash of the labels that an observation has, with the server that stands for its own.
 pub(super) fn hash(observation: &Observation<'_>, server: Option<&Arc<Server>>) -> u64 {
-    hash_parts(
-        observation.kind,
-        observation.method,
-        observation.status,
-        observation.version,
-        observation.error_type,
-        observation.route,
-        server,
-    )
+    hash_parts(observation.kind, What::of(observation), observation.error_type, observation.route, server)
 }
 
 /// The same of labels; 0 of those that are never looked up.
 pub(super) fn hash_labels(labels: &Labels) -> u64 {
     match labels {
-        Labels::Http { kind, method, status, version, error_type, route, server } => {
-            hash_parts(*kind, *method, *status, *version, *error_type, route.as_ref(), server.as_ref())
+        Labels::Exchange { kind, what, error_type, route, server } => {
+            hash_parts(*kind, *what, *error_type, route.as_ref(), server.as_ref())
         }
         Labels::Overflow { .. } => 0,
     }
@@ -169,21 +187,20 @@ pub(super) fn hash_labels(labels: &Labels) -> u64 {
 
 fn hash_parts(
     kind: Kind,
-    method: Method,
-    status: Option<u16>,
-    version: Version,
+    what: What,
     error_type: Option<&'static str>,
     route: Option<&Arc<str>>,
     server: Option<&Arc<Server>>,
 ) -> u64 {
     let mut hasher = FxHasher::default();
-    // All small numbers in one: no status is 0.
-    let numbers = u64::from(status.unwrap_or(0))
-        | (kind as u64) << 16
-        | (method as u64) << 24
-        | (version as u64) << 32
-        | (error_type.map_or(0, str::len) as u64) << 40;
-    numbers.hash(&mut hasher);
+    // All small numbers in one: no status of HTTP is 0.
+    let numbers = match what {
+        What::Http { method, status, version } => {
+            u64::from(status.unwrap_or(0)) | (method as u64) << 24 | (version as u64) << 32
+        }
+        What::Grpc { status } => u64::from(status.unwrap_or(u32::MAX)) | 1 << 63,
+    };
+    (numbers | (error_type.map_or(0, str::len) as u64) << 40 | (kind as u64) << 48).hash(&mut hasher);
     route.hash(&mut hasher);
     server.hash(&mut hasher);
     hasher.finish()

@@ -46,6 +46,7 @@ fn observation(resource: &Arc<Resource>, kind: Kind) -> Observation<'_> {
         error_type: None,
         route: None,
         version: Version::Http11,
+        grpc: None,
         server: None,
         duration_nanos: 7_000_000,
         request_body: None,

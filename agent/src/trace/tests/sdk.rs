@@ -1,7 +1,7 @@
 //! Processes that make spans of their own, and those that only look like it.
 
 use super::*;
-use crate::protocol::http::Method as HttpMethod;
+use crate::protocol::http::{Grpc, Method as HttpMethod};
 
 const CALLER: u32 = 10;
 const MIDDLE: u32 = 20;
@@ -92,6 +92,22 @@ fn who_forwards_the_spans_of_others_does_not() {
     bench.posts_traces(2, MIDDLE, 2 * MS, PYTHON, 200);
     bench.finish(1, 3 * MS);
     assert_eq!(bench.traces.stats().sdks, 0);
+}
+
+#[test]
+fn exports_by_grpc_tell_it_when_they_succeed() {
+    const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+    for (status, known) in [(Some(0), 1), (Some(14), 0), (None, 0)] {
+        let mut bench = Bench::new();
+        bench.target_text = EXPORT.into();
+        bench.carries(1, Kind::Client, MIDDLE, MS, None);
+        bench.finish_as(1, 2 * MS, |http| {
+            (http.method, http.target) = (HttpMethod::Post, EXPORT.into());
+            (http.user_agent, http.status) = (Some(PYTHON.into()), Some(200));
+            http.grpc = Some(Grpc { status });
+        });
+        assert_eq!(bench.traces.stats().sdks, known, "{status:?}");
+    }
 }
 
 #[test]
