@@ -7,7 +7,7 @@
 //!
 //! - `frames`: where one direction stands, and how it finds its way after a loss. Content is passed by its length.
 //! - `hpack`, `headers`: blocks of header fields, as far as they are known.
-//! - `streams`: which messages belong to which exchange.
+//! - `stream`, `streams`: which messages belong to which exchange.
 //! - `follower`, `reading`: the above put together.
 //!
 //! What is not known after a loss, or of a connection older than the agent: where the next frame begins, which is searched
@@ -20,6 +20,7 @@ mod frames;
 mod headers;
 mod hpack;
 mod reading;
+mod stream;
 mod streams;
 #[cfg(test)]
 mod tests;

@@ -8,91 +8,12 @@ use agent_common::ids::{Direction, MonoNanos};
 use super::error::ErrorCode;
 use super::frames::Start;
 use super::headers::ResponseHead;
-use crate::protocol::http::{
-    CapturedHeader, Grpc, HttpMessage, Limits, Loss, Method, Stats, operation, target, weight,
-};
-use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice, Thread};
+use super::stream::{Progress, Stream};
+use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, operation, target, weight};
+use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice};
 
 /// How long a stream that may have ended unseen is kept after its last octet, in nanoseconds.
 const PATIENCE: u64 = 10 * super::SECOND;
-
-/// How much of a request has been read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    Receiving,
-    Complete,
-    /// Its end cannot be told.
-    Unknown,
-}
-
-/// What was seen of a response.
-#[derive(Debug)]
-struct Response {
-    /// The first octet of the final response's head.
-    start: Option<(MonoNanos, Thread)>,
-    status: Option<u16>,
-    headers: Vec<CapturedHeader>,
-    grpc: Option<Grpc>,
-    /// All octets, and those of the content when all were counted.
-    size: u64,
-    content: Option<u64>,
-    end: Option<MonoNanos>,
-    partial: bool,
-}
-
-#[derive(Debug)]
-struct Stream {
-    /// The request; `None` while only the response was seen.
-    exchange: Option<Exchange>,
-    request: Progress,
-    response: Response,
-    /// Octets of memory that the request's texts take.
-    weight: usize,
-    /// It may have ended unseen, or one side of it will not end.
-    doubtful: bool,
-    last: MonoNanos,
-}
-
-impl Stream {
-    const fn new(at: MonoNanos) -> Self {
-        Self {
-            exchange: None,
-            request: Progress::Receiving,
-            response: Response {
-                start: None,
-                status: None,
-                headers: Vec::new(),
-                grpc: None,
-                size: 0,
-                content: Some(0),
-                end: None,
-                partial: false,
-            },
-            weight: 0,
-            doubtful: false,
-            last: at,
-        }
-    }
-
-    /// The exchange as far as it was seen.
-    fn finish(self, end: MonoNanos) -> Option<Exchange> {
-        let Self { exchange, request, response, .. } = self;
-        let mut exchange = exchange?;
-        exchange.response_start = response.start.map(|(at, _)| at.max(exchange.start));
-        exchange.response_thread = response.start.map(|(_, thread)| thread);
-        exchange.end = end.max(exchange.start);
-        exchange.partial |= response.partial || request == Progress::Unknown;
-        exchange.http.status = response.status;
-        exchange.http.response_headers = response.headers;
-        exchange.http.grpc = response.grpc.or(exchange.http.grpc);
-        exchange.http.response_size = response.size;
-        exchange.http.response_body = response.content.filter(|_| response.end.is_some());
-        if request != Progress::Complete {
-            exchange.http.request_body = None;
-        }
-        Some(exchange)
-    }
-}
 
 /// A request that begins.
 pub(super) struct Request {
