@@ -255,10 +255,10 @@ fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &Firs
         return false;
     }
     // Payloads of 64 KiB and more are not in use, so an HTTP/2 frame begins with 0.
-    let frame = if octets[0] == 0 && available >= HEAD_OF_FRAME { call::user(at).map(FrameHead::parse) } else { None };
+    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, socket.fresh != 0);
     if socket.fresh != 0 {
         // A server of HTTP/2 may write before its client does.
-        if begins_like_http(octets) || frame.is_some_and(|frame| frame.begins_connection()) {
+        if frame || begins_like_http(octets) {
             return lifecycle::take(sk, socket, first);
         }
         socket.verdict = verdict::REFUSED;
@@ -266,8 +266,15 @@ fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &Firs
         return false;
     }
     // In the middle of a connection only a start line or a frame says anything, and it may come at any time.
-    let begins = is_start_line(octets) || frame.is_some_and(|frame| frame.begins_call());
-    available >= 4 && begins && lifecycle::take(sk, socket, first)
+    available >= 4 && (frame || is_start_line(octets)) && lifecycle::take(sk, socket, first)
+}
+
+/// Whether the octets at `at` are the head of a frame of HTTP/2 that may begin a connection, or else a call. A function of
+/// its own, so that its frame adds to no chain of calls.
+#[inline(never)]
+fn begins_like_frame(at: u64, connection: bool) -> bool {
+    let Some(frame) = call::user(at).map(FrameHead::parse) else { return false };
+    if connection { frame.begins_connection() } else { frame.begins_call() }
 }
 
 /// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY` and HTTP/2's `PRI` do, or the
