@@ -60,6 +60,7 @@ impl ExchangeId {
 
 /// What the connections bring, in order.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every step is one of the large ones, or follows one")]
 pub enum Step {
     Begun {
         id: ExchangeId,

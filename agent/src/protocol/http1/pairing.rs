@@ -95,7 +95,7 @@ pub(super) struct Pairing {
     requests_hazy: bool,
     exchanged: bool,
     /// Complete, but not certain yet.
-    unconfirmed: Option<Exchange>,
+    unconfirmed: Option<Box<Exchange>>,
     /// Counts requests.
     number: u32,
     /// What is to be told before exchanges are complete.
@@ -142,7 +142,7 @@ impl Pairing {
     pub(super) fn confirm(&mut self, out: &mut impl FnMut(Exchange)) {
         if let Some(exchange) = self.unconfirmed.take() {
             self.stats.exchanges += 1;
-            out(exchange);
+            out(*exchange);
         }
     }
 
@@ -506,9 +506,11 @@ impl Pairing {
         self.exchanged |= failure.is_none();
         let last = http.status == Some(101) || http.method == Method::Connect || failure.is_some();
         self.confirm(out);
-        self.unconfirmed = Some(front.exchange);
         if last || !self.trust.is_unconfirmed() {
-            self.confirm(out);
+            self.stats.exchanges += 1;
+            out(front.exchange);
+        } else {
+            self.unconfirmed = Some(Box::new(front.exchange));
         }
     }
 
