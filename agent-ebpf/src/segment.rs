@@ -16,6 +16,7 @@ use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call, Exit};
 use crate::context;
+use crate::context::client::Put;
 use crate::context::serving::Run;
 use crate::coroutine;
 use crate::lifecycle;
@@ -115,17 +116,17 @@ pub fn transfer_at(sk: u64, thread: u64, exit: Exit, direction: Direction, paylo
 fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direction, payload: Payload) {
     match exit {
         Exit::Moved(len) => {
-            let Some(end) = position(sk, socket, direction) else { return };
-            let mut seq = end.wrapping_sub(len);
-            if matches!(direction, Direction::Egress) && context::puts_fields() {
-                seq = context::client::began(sk, seq);
-            }
-            let first = First { direction, len: end.wrapping_sub(seq) };
+            let put = match direction {
+                Direction::Egress if context::puts_fields() => Put::into(sk),
+                _ => Put::NOTHING,
+            };
+            let first = First { direction, len: len.wrapping_add(put.octets) };
             if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &first) {
                 return;
             }
             let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: false };
-            emit(&transfer, socket, payload, seq, len);
+            let Some(end) = position(sk, socket, direction) else { return };
+            emit(&transfer, socket, payload, put.begin(end.wrapping_sub(len)), len);
             if socket.dying != 0 {
                 lifecycle::read_on(sk, socket);
             }

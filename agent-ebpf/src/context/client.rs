@@ -178,16 +178,29 @@ pub fn connected(ctx: &SockOpsContext) -> bool {
     false
 }
 
-/// Where `len` octets begin that were sent up to `seq + len`: what was put into them is counted there as well.
-#[inline(always)]
-pub fn began(sk: u64, seq: u32) -> u32 {
-    match CLIENTS.get_ptr(&sk) {
-        Some(client) => {
-            // SAFETY: a value of the map.
-            let (state, at, inserted) = unsafe { ((*client).state, (*client).seq, (*client).inserted) };
-            if state == state::BEGUN && at.wrapping_add(inserted) == seq { at } else { seq }
-        }
-        None => seq,
+/// Octets that were put into the newest request in the call that ends.
+#[derive(Clone, Copy)]
+pub struct Put {
+    /// Where the request begins.
+    at: u32,
+    pub octets: u32,
+}
+
+impl Put {
+    pub const NOTHING: Self = Self { at: 0, octets: 0 };
+
+    #[inline(always)]
+    pub fn into(sk: u64) -> Self {
+        let Some(client) = CLIENTS.get_ptr(&sk) else { return Self::NOTHING };
+        // SAFETY: a value of the map.
+        let client = unsafe { &*client };
+        if client.state == state::BEGUN { Self { at: client.seq, octets: client.inserted } } else { Self::NOTHING }
+    }
+
+    /// Where the octets of the call begin, when without what was put into them they would begin at `seq`.
+    #[inline(always)]
+    pub fn begin(self, seq: u32) -> u32 {
+        if self.octets != 0 && self.at.wrapping_add(self.octets) == seq { self.at } else { seq }
     }
 }
 

@@ -18,8 +18,8 @@ pub struct Scan {
     len: u32,
     /// Where the head ends; 0: not within those octets.
     pub end: u32,
-    /// `traceparent` fields, and where the value of the last begins.
-    parents: u32,
+    /// `traceparent` fields, valid or not, and where the value of the last begins.
+    pub parents: u32,
     parent_at: u32,
     /// Not 0: there is a context in another format, or a `traceparent` that is read in user space alone.
     pub foreign: u32,
@@ -220,11 +220,8 @@ fn line(at: u32) -> bool {
 pub fn carries(scratch: *mut Scratch) -> Carries {
     // SAFETY: a value of the map, this CPU's own.
     let scan = unsafe { &mut (*scratch).scan };
-    if scan.parents == 0 {
-        return if scan.foreign == 0 { Carries::Nothing } else { Carries::Foreign };
-    }
     let nothing = if scan.foreign == 0 { Carries::Nothing } else { Carries::Foreign };
-    // An invalid one is as if it were not there (section 3.2.2), so is one of several.
+    // An invalid one is as if it were not there (section 3.2.2), and so are several.
     if scan.parents != 1 {
         return nothing;
     }

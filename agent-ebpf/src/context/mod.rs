@@ -231,7 +231,11 @@ fn decide(client: &mut Client, request: &Beginning) {
             return;
         }
     }
-    if head::carries(scratch) != Carries::Nothing {
+    // SAFETY: a value of the map, this CPU's own.
+    let (parents, states) = unsafe { ((*scratch).scan.parents, (*scratch).scan.states) };
+    // What the application sends stays the only one, also where it is invalid; and a `tracestate` must not get a parent
+    // that it does not belong to.
+    if parents | states != 0 || head::carries(scratch) != Carries::Nothing {
         count(Counter::ContextOwn);
         client.leave(seq, extent);
         return;
