@@ -104,8 +104,8 @@ impl FrameHead {
         self.kind == kind::SETTINGS && self.flags & flag::ACK == 0 && self.is_likely()
     }
 
-    /// The same for the first octets of a call in the middle of a connection: a frame that says something by its head alone. Content may begin with
-    /// anything, and a short block of header fields is in one frame.
+    /// The same for the first octets of a call in the middle of a connection: a frame that says something by its head
+    /// alone. Content may begin with anything, and a short block of header fields is in one frame.
     #[must_use]
     #[inline(always)]
     pub const fn begins_call(&self) -> bool {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -10,6 +11,7 @@ use crate::agent::{Agent, Builder};
 use crate::fixture::Server;
 use crate::netns::Hosts;
 use crate::span::{CLIENT, SERVER, Span};
+use crate::wait;
 
 /// Service A on the left host, which asks service B on the right one.
 pub struct Chain {
@@ -95,4 +97,47 @@ pub fn whole(left: &[Span], right: &[Span], targets: &[String], method: &str) ->
         whole += usize::from(joined == 2);
     }
     Ok(whole)
+}
+
+/// What came of requests over two hosts.
+pub struct Outcome {
+    /// How many of them are one trace.
+    pub traced: usize,
+    /// How often the client's agent has sent a context.
+    pub sent: f64,
+}
+
+/// Asks a chain with an agent on each host in all ways: one request after the other, each over new connections, then all
+/// over connections that stay; then many at a time. Every request with a certain cause must be one trace.
+///
+/// `propagate` is how the agents propagate, `method` how the second service is told, `operation` counts what is sent.
+pub fn over_two_hosts(propagate: &[&str], method: &str, operation: &str) -> Result<Outcome> {
+    let chain = Chain::start(&["--delay-ms", "5"], &[])?;
+    let (left, right) = (agent(&chain.front, propagate)?, agent(&chain.back, propagate)?);
+    let mut certain = targets("fresh", 20);
+    for target in &certain {
+        chain.ask(std::slice::from_ref(target), 1, &[])?;
+    }
+    let kept = targets("kept", 50);
+    chain.ask(&kept, 1, &[])?;
+    certain.extend(kept);
+    // Whether threads stay with their requests is learnt here; until then calls beside others go out as undecided.
+    let learning = targets("learning", 100);
+    chain.ask(&learning, 10, &[])?;
+    let uncertain = wait::until(Duration::from_secs(5), "calls are counted", || {
+        count(&left, "context_uncertain").map(|uncertain| (uncertain > 0.0).then_some(uncertain))
+    })?;
+    let beside = targets("beside", 300);
+    chain.ask(&beside, 10, &[])?;
+    certain.extend(beside);
+    ensure!(count(&left, "context_uncertain")? <= uncertain, "undecided calls after the habits were known");
+    let sent = count(&left, operation)?;
+
+    let all = certain.len() + learning.len();
+    let (left, right) = (left.stop_after(2 * all)?, right.stop_after(all)?);
+    ensure!((left.len(), right.len()) == (2 * all, all), "{} and {} spans", left.len(), right.len());
+    let (good, learnt) = (whole(&left, &right, &certain, method)?, whole(&left, &right, &learning, method)?);
+    ensure!(good == certain.len(), "{good} of {} requests are one trace", certain.len());
+    ensure!(learnt > 0, "none of {} requests is one trace while this is learnt", learning.len());
+    Ok(Outcome { traced: good + learnt, sent })
 }

@@ -2,12 +2,11 @@
 //! side alone.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::chain::{Chain, agent, by_target, count, targets, whole};
+use tests::chain::{self, Chain, agent, by_target, count, targets};
+use tests::needs;
 use tests::span::{CLIENT, SERVER, Span};
-use tests::{needs, wait};
 
 const OFF: &[&str] = &["--propagate", "off"];
 const TCP: &[&str] = &["--propagate", "tcp"];
@@ -16,33 +15,7 @@ const TCP: &[&str] = &["--propagate", "tcp"];
 #[test]
 fn requests_over_two_hosts_are_one_trace_each() -> Result<()> {
     needs!("root", "python", "ip", "curl");
-    let chain = Chain::start(&["--delay-ms", "5"], &[])?;
-    let (left, right) = (agent(&chain.front, TCP)?, agent(&chain.back, TCP)?);
-    let mut certain = targets("fresh", 20);
-    for target in &certain {
-        chain.ask(std::slice::from_ref(target), 1, &[])?;
-    }
-    let kept = targets("kept", 50);
-    chain.ask(&kept, 1, &[])?;
-    certain.extend(kept);
-    // Whether threads stay with their requests is learnt here; until then calls beside others go out as undecided.
-    let learning = targets("learning", 100);
-    chain.ask(&learning, 10, &[])?;
-    let uncertain = wait::until(Duration::from_secs(5), "calls are counted", || {
-        count(&left, "context_uncertain").map(|uncertain| (uncertain > 0.0).then_some(uncertain))
-    })?;
-    let beside = targets("beside", 300);
-    chain.ask(&beside, 10, &[])?;
-    certain.extend(beside);
-    ensure!(count(&left, "context_uncertain")? <= uncertain, "undecided calls after the habits were known");
-
-    let all = certain.len() + learning.len();
-    let (left, right) = (left.stop_after(2 * all)?, right.stop_after(all)?);
-    ensure!((left.len(), right.len()) == (2 * all, all), "{} and {} spans", left.len(), right.len());
-    let (good, learnt) = (whole(&left, &right, &certain, "tcp")?, whole(&left, &right, &learning, "tcp")?);
-    ensure!(good == certain.len(), "{good} of {} requests are one trace", certain.len());
-    ensure!(learnt > 0, "none of {} requests is one trace while this is learnt", learning.len());
-    Ok(())
+    chain::over_two_hosts(TCP, "tcp", "option_sent").map(drop)
 }
 
 /// An event loop serves requests in turns on one thread, so that a call's cause is rarely certain when it is sent.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::http2::tests::wire::number;
 
 type Pair = (Option<String>, Option<String>);
 /// A block in hexadecimal, what it says, and the table's size after it.
@@ -246,19 +247,4 @@ proptest! {
             index += 1;
         }
     }
-}
-
-/// Writes an integer (RFC 7541, section 5.1).
-fn number(block: &mut Vec<u8>, pattern: u8, prefix: u32, value: u32) {
-    let most = (1 << prefix) - 1;
-    if value < most {
-        return block.push(pattern | value as u8);
-    }
-    block.push(pattern | most as u8);
-    let mut value = value - most;
-    while value >= 0x80 {
-        block.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    block.push(value as u8);
 }

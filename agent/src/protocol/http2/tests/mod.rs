@@ -3,7 +3,7 @@
 mod conversations;
 mod late;
 mod properties;
-mod wire;
+pub(super) mod wire;
 
 use std::sync::Arc;
 

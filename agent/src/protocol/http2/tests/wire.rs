@@ -95,7 +95,7 @@ fn string(block: &mut Vec<u8>, text: &str) {
 }
 
 /// Writes an integer (RFC 7541, section 5.1).
-fn number(block: &mut Vec<u8>, pattern: u8, prefix: u32, value: u32) {
+pub(in crate::protocol::http2) fn number(block: &mut Vec<u8>, pattern: u8, prefix: u32, value: u32) {
     let most = (1 << prefix) - 1;
     if value < most {
         return block.push(pattern | value as u8);
