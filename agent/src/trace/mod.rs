@@ -11,6 +11,7 @@
 
 mod ends;
 mod habits;
+mod inside;
 mod judge;
 mod place;
 mod propagated;
@@ -21,7 +22,6 @@ mod tail;
 mod tests;
 
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid, TraceId};
@@ -29,6 +29,7 @@ use rustc_hash::FxHashMap;
 
 use self::ends::{End, Ends, Key};
 use self::habits::Habits;
+use self::inside::{Faithful, unborn};
 use self::judge::Judge;
 pub use self::place::{Link, Method, Parent, Place, Verdict};
 use self::propagated::Propagated;
@@ -36,7 +37,7 @@ pub use self::sdk::SdkSpans;
 use self::sdk::{Beginning, Sdks};
 pub use self::slowest::Percentile;
 pub use self::tail::{Keep, Tail};
-use crate::causality::{self, Causality, Facts, Incoming, Outgoing, Unborn};
+use crate::causality::{self, Causality};
 use crate::conn::{ExchangeId, Finished};
 use crate::protocol::{Begun, Coroutine, Failure};
 use crate::sampling::{Origin, RateLimiter, Sampler};
@@ -123,29 +124,6 @@ struct Open {
     calls: u32,
 }
 
-/// What an exchange's end means for its process.
-#[derive(Clone, Copy)]
-struct Ending {
-    kind: Kind,
-    tgid: Tgid,
-    tid: u32,
-    told: bool,
-    target: u64,
-}
-
-/// What was in stock of numbers for coroutines at `at`.
-const fn unborn(Coroutine { next, end, .. }: Coroutine, at: MonoNanos) -> Unborn {
-    Unborn { at: at.0, next, end }
-}
-
-/// Whether those who read a request have answered it.
-#[derive(Clone, Copy)]
-struct Faithful {
-    thread: bool,
-    /// `None` when one of the two is not known.
-    coroutine: Option<bool>,
-}
-
 impl Open {
     /// The place of what this one, itself at `place`, has caused.
     fn cause(&self, place: &Place, link: Link) -> Place {
@@ -154,23 +132,6 @@ impl Open {
 
     fn origin(&self) -> Origin<'_> {
         Origin { service: &self.resource.service_name, target: self.target_text.as_deref() }
-    }
-
-    /// Adds who made the call.
-    fn with_coroutine(&self, facts: Facts) -> Facts {
-        let known = |id: u32| (id != 0).then_some(id);
-        let Coroutine { id, parent, .. } = self.coroutine;
-        Facts {
-            coroutine: known(id),
-            parent_coroutine: known(parent),
-            unborn: Some(unborn(self.coroutine, self.head_end)),
-            dialler: known(self.dialler.id).zip(known(self.dialler.parent)),
-            ..facts
-        }
-    }
-
-    const fn ending(&self) -> Ending {
-        Ending { kind: self.kind, tgid: self.tgid, tid: self.tid, told: self.told, target: self.target }
     }
 }
 
@@ -395,73 +356,6 @@ impl Traces {
         }
     }
 
-    /// Remembers an exchange. Whether its process served nothing when it began, so that nothing can have caused it.
-    fn enter(&mut self, id: ExchangeId, mut open: Open, out: &mut Vec<Placed>) -> bool {
-        self.make_room(out);
-        let tgid = open.tgid;
-        let habits = self.habits.entry(tgid).or_default();
-        open.calls = habits.calls;
-        let alone = habits.serving == 0;
-        self.propagated.enters(open.kind, tgid, open.tid, habits);
-        let (mut tell, mut first_call) = (habits.calls > 0, false);
-        if open.kind == Kind::Server {
-            habits.serving = habits.serving.saturating_add(1);
-        } else {
-            tell = !alone || habits.tells_idle(open.at);
-            first_call = tell && habits.calls == 0;
-            if !alone {
-                habits.called(self.targets.contains_key(&(tgid, open.target)));
-            }
-            habits.calls = habits.calls.wrapping_add(u32::from(tell)).max(u32::from(tell));
-        }
-        if first_call {
-            self.introduce(tgid);
-        }
-        open.told = tell;
-        if tell {
-            self.tell(id, &open);
-        }
-        self.begun.push_back((open.at, id));
-        if let Some(displaced) = self.open.insert(id, open) {
-            self.give_up(displaced, out);
-        }
-        alone
-    }
-
-    /// A process that serves requests calls for the first time: those open may be the cause.
-    fn introduce(&mut self, tgid: Tgid) {
-        let mut serving: Vec<(MonoNanos, ExchangeId)> = self
-            .open
-            .iter()
-            .filter(|(_, open)| open.tgid == tgid && open.kind == Kind::Server && !open.over)
-            .map(|(id, open)| (open.at, *id))
-            .collect();
-        serving.sort_unstable();
-        for (_, id) in serving {
-            let Some(mut open) = self.open.remove(&id) else { continue };
-            open.told = true;
-            self.tell(id, &open);
-            self.open.insert(id, open);
-        }
-    }
-
-    fn tell(&mut self, id: ExchangeId, open: &Open) {
-        let habits = self.habits.get(&open.tgid).copied().unwrap_or_default();
-        // A target that is passed on names a request as well as an id does.
-        let request_id = open.request_id.or(habits.passes_on().then_some(open.target));
-        let thread = habits.threads_are_telling().then_some(open.tid);
-        let facts = Facts { thread, request_id, ..Facts::default() };
-        let facts = if habits.coroutines_are_telling() { open.with_coroutine(facts) } else { facts };
-        let (id, process, operation, at) = (id.0, open.tgid.0, open.operation, open.at.0);
-        match open.kind {
-            Kind::Server => {
-                *self.targets.entry((open.tgid, open.target)).or_default() += 1;
-                self.causality.incoming(Incoming { id, process, operation, at, facts });
-            }
-            Kind::Client => self.causality.outgoing(Outgoing { id, process, operation, at, facts }),
-        }
-    }
-
     /// An exchange has finished; it goes to `out` with its place, now or later.
     pub fn finish(&mut self, finished: Finished, resource: Arc<Resource>, out: &mut Vec<Placed>) {
         let id = finished.id();
@@ -564,21 +458,6 @@ impl Traces {
         let ids: Vec<ExchangeId> = self.open.keys().copied().collect();
         for id in ids {
             self.forget(id, now, out);
-        }
-    }
-
-    fn linked(&mut self, link: &causality::Link, out: &mut Vec<Placed>) {
-        let child = ExchangeId(link.child);
-        if self.open.get(&child).is_some_and(|open| open.passes_on) {
-            return;
-        }
-        match (link.parent, Method::of(link.method)) {
-            (Some(parent), Some(method)) => {
-                let by_target = self.open.get(&child).is_some_and(|open| open.request_id.is_none());
-                let method = if method == Method::RequestId && by_target { Method::Target } else { method };
-                self.join(child, ExchangeId(parent), Link { method, confidence: link.confidence }, out);
-            }
-            _ => self.uproot(child, out),
         }
     }
 
@@ -708,33 +587,6 @@ impl Traces {
         }
         if self.habits.len() >= MOST_PROCESSES {
             self.habits.retain(|_, habits| habits.serving > 0);
-        }
-    }
-
-    /// What an exchange's end means for its process. `faithful`: who has answered it, if it was.
-    fn ended(&mut self, id: ExchangeId, ending: Ending, at: MonoNanos, faithful: Option<Faithful>) {
-        let Ending { kind, tgid, tid, told, target } = ending;
-        match kind {
-            Kind::Server => {
-                if let Some(habits) = self.habits.get_mut(&tgid) {
-                    habits.serving = habits.serving.saturating_sub(1);
-                    if let Some(faithful) = faithful {
-                        habits.answered(faithful.thread, faithful.coroutine);
-                    }
-                    self.propagated.leaves(tgid, tid, habits);
-                }
-                if told {
-                    self.causality.answered(id.0, at.0);
-                    if let Entry::Occupied(mut open) = self.targets.entry((tgid, target)) {
-                        *open.get_mut() -= 1;
-                        if *open.get() == 0 {
-                            open.remove();
-                        }
-                    }
-                }
-            }
-            Kind::Client if told => self.causality.returned(id.0, at.0),
-            Kind::Client => {}
         }
     }
 
