@@ -11,3 +11,4 @@ pub mod ids;
 pub mod layout;
 pub mod limits;
 pub mod record;
+pub mod tls;

@@ -2,7 +2,8 @@
 //!
 //! [`read`] takes what `/proc` tells, once for each process; [`name`], [`container`] and [`environment`] make sense of
 //! it, [`resource`] puts it in the terms of the semantic conventions, [`filter`] is the user's choice, and [`Processes`]
-//! remembers all that; [`go`] finds the goroutines of Go programs. A process that ends before it can be read is called as its exec said.
+//! remembers all that; [`go`] finds the goroutines of Go programs, [`tls`] the functions of TLS libraries. A process that ends
+//! before it can be read is called as its exec said.
 
 mod args;
 pub mod container;
@@ -13,6 +14,7 @@ pub mod name;
 pub mod read;
 pub mod resource;
 mod table;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,58 @@
+//! Functions of TLS libraries whose calls show plaintext: what the cookie of a hook says about the place it is at.
+
+/// Which function a hook is at, whose registers tell what it was given. Each code is at the entry; the hook where it
+/// returns has the same with [`RETURN`].
+pub mod function {
+    /// OpenSSL and BoringSSL: `int SSL_read(SSL *, void *, int)`.
+    pub const SSL_READ: u64 = 1;
+    /// `int SSL_read_ex(SSL *, void *, size_t, size_t *)`: 1 when it worked, octets in the last argument's place.
+    pub const SSL_READ_EX: u64 = 2;
+    /// `int SSL_write(SSL *, const void *, int)`.
+    pub const SSL_WRITE: u64 = 3;
+    /// `int SSL_write_ex(SSL *, const void *, size_t, size_t *)`, and `SSL_write_ex2` with flags in between.
+    pub const SSL_WRITE_EX: u64 = 4;
+    pub const SSL_WRITE_EX2: u64 = 5;
+    /// `ossl_ssize_t SSL_sendfile(SSL *, int fd, off_t, size_t, int)`.
+    pub const SSL_SENDFILE: u64 = 6;
+    /// `int SSL_do_handshake(SSL *)`.
+    pub const SSL_HANDSHAKE: u64 = 7;
+    /// `void SSL_free(SSL *)`; no return is hooked.
+    pub const SSL_FREE: u64 = 8;
+    /// `ssize_t gnutls_record_recv(gnutls_session_t, void *, size_t)`.
+    pub const GNUTLS_RECV: u64 = 16;
+    /// `ssize_t gnutls_record_send(gnutls_session_t, const void *, size_t)`.
+    pub const GNUTLS_SEND: u64 = 17;
+    /// `ssize_t gnutls_record_send2(gnutls_session_t, const void *, size_t, size_t pad, unsigned flags)`.
+    pub const GNUTLS_SEND2: u64 = 18;
+    /// `int gnutls_handshake(gnutls_session_t)`.
+    pub const GNUTLS_HANDSHAKE: u64 = 19;
+    /// `void gnutls_deinit(gnutls_session_t)`; no return is hooked.
+    pub const GNUTLS_DEINIT: u64 = 20;
+    /// `crypto/tls.(*Conn).Read(c, b)`, by Go's register ABI: `c`, address, length and capacity of `b` in the first four
+    /// argument registers; the number of octets in the first one at each `RET`.
+    pub const GO_READ: u64 = 32;
+    pub const GO_WRITE: u64 = 33;
+    /// `crypto/tls.(*Conn).handshakeContext(c, ctx)`.
+    pub const GO_HANDSHAKE: u64 = 34;
+    /// rustls 0.21 to 0.23: `CommonState::take_received_plaintext(&mut self, Payload)`: the connection; where the payload
+    /// is, three words: one that tells who owns it, address, length. Each record that was decrypted comes by, in order,
+    /// within the call that processes what the same thread has just read from the socket. No return is hooked.
+    ///
+    /// The connection is the same address as in the other functions, and stays as long as the program does not move the
+    /// connection. tokio-rustls moves it once, after the handshake; data that came with the end of the handshake has
+    /// been handed over at the former address by then.
+    pub const RUSTLS_READ: u64 = 48;
+    /// rustls 0.23: `CommonState::buffer_plaintext(&mut self, OutboundChunks, &mut ChunkVecBuffer) -> usize`: the
+    /// connection; where the payload is, four words: 0, address, length; or address and count of slices (each address
+    /// and length), and from which octet of theirs to which one is meant. Returns how many octets were taken. They are
+    /// encrypted at once and sent by a later call, as a rule of the same thread.
+    pub const RUSTLS_WRITE: u64 = 49;
+    /// rustls 0.21 and 0.22: `CommonState::send_some_plaintext(&mut self, &[u8]) -> usize`: the connection, address,
+    /// length. Returns how many octets were taken.
+    pub const RUSTLS_WRITE_SLICE: u64 = 50;
+    /// rustls: the connection is dropped, where the compiler made that a function of its own; no return is hooked.
+    pub const RUSTLS_DROP: u64 = 51;
+}
+
+/// The bit of a cookie that says that the function returns here.
+pub const RETURN: u64 = 1 << 32;

@@ -1,0 +1,195 @@
+//! Go's `crypto/tls`, by the table of functions that every Go program has for its own use (`pclntab`), stripped or not.
+//!
+//! The table's beginning is that of runtime/symtab.go, `pcHeader`: a magic number of the release, and words that tell how
+//! many functions there are and where in the table the parts are. Releases from 1.17 on pass arguments in registers; 1.16
+//! has 1.17's magic number, so there the release's name counts.
+
+use agent_common::tls::function;
+use memchr::memmem;
+
+use super::elf::{Image, Section};
+use super::{Kind, Place, code};
+
+const FUNCTIONS: [(&[u8], u64); 3] = [
+    (b"crypto/tls.(*Conn).Read\0", function::GO_READ),
+    (b"crypto/tls.(*Conn).Write\0", function::GO_WRITE),
+    (b"crypto/tls.(*Conn).handshakeContext\0", function::GO_HANDSHAKE),
+];
+/// What these names have in common.
+const PREFIX: &[u8] = b"crypto/tls.(*Conn).";
+/// More than the longest of them, in octets.
+const NAME: u64 = 64;
+/// The most functions of a program whose table is read.
+const COUNT: u64 = 1024 * 1024;
+/// The longest table of names, in octets.
+const NAMES: u64 = 1024 * 1024 * 1024;
+/// How much of the functions' descriptions is read at a time, in octets.
+const WINDOW: u64 = 1024 * 1024;
+
+/// The entries of the functions, and all places where they return.
+pub(super) fn places(image: &Image<'_>) -> Vec<Place> {
+    let found = if image.x86_64 { Table::find(image).and_then(|table| table.functions(image)) } else { None };
+    let of_function = |(function, from, to): (u64, u64, u64)| {
+        // All or nothing: a call that is seen to begin must be seen to end.
+        let returns = code::returns(image, from, to).filter(|returns| !returns.is_empty())?;
+        let place = |address, kind| Some(Place { function, at: image.place_of_code(address)?, kind });
+        let returns = returns.into_iter().map(|address| place(address, Kind::Ret));
+        std::iter::once(place(from, Kind::Entry)).chain(returns).collect::<Option<Vec<_>>>()
+    };
+    found.unwrap_or_default().into_iter().filter_map(of_function).flatten().collect()
+}
+
+/// How a release writes its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// Go 1.17: addresses of 64 bits.
+    Addresses,
+    /// Go 1.18 and newer: 32 bits, counted from the beginning of Go's code.
+    Offsets,
+}
+
+/// Where the parts of the table are in the file.
+#[derive(Debug)]
+struct Table {
+    format: Format,
+    /// The address from which functions are counted.
+    text: u64,
+    count: u64,
+    /// The names, one behind the other, each with a zero at its end.
+    names: Section,
+    /// The functions' addresses, each with the place of its description from here on.
+    functions: u64,
+}
+
+impl Table {
+    fn find(image: &Image<'_>) -> Option<Self> {
+        for name in [".gopclntab", ".data.rel.ro.gopclntab"] {
+            if let Some(section) = image.section(name) {
+                return Self::read(image, section, 0);
+            }
+        }
+        // Where the C linker makes position-independent programs, it stands among other data.
+        image.section(".go.buildinfo")?;
+        let section = image.section(".data.rel.ro")?;
+        let mut found = None;
+        image.pieces(section, 8, |from, piece| {
+            for hit in memmem::find_iter(piece, b"\xff\xff\xff\0\0\x01\x08") {
+                if found.is_none() && hit > 0 {
+                    found = Self::read(image, section, from + hit as u64 - 1);
+                }
+            }
+        });
+        found
+    }
+
+    /// The table that begins `from` octets behind the beginning of a section.
+    fn read(image: &Image<'_>, section: &Section, from: u64) -> Option<Self> {
+        let at = section.at.checked_add(from)?;
+        let octets = image.octets(at, 72)?;
+        let words = octets[8..].as_chunks().0.iter().copied().map(u64::from_le_bytes).collect::<Vec<_>>();
+        // No padding, instructions of one octet, pointers of eight.
+        if octets[4..8] != [0, 0, 1, 8] {
+            return None;
+        }
+        let (format, parts) = match u32::from_le_bytes(*octets.first_chunk()?) {
+            0xffff_fff0 | 0xffff_fff1 => (Format::Offsets, &words[3..]),
+            0xffff_fffa if release(image)?.starts_with(b"go1.17") => (Format::Addresses, &words[2..]),
+            _ => return None,
+        };
+        let text = match format {
+            Format::Addresses => 0,
+            Format::Offsets if words[2] != 0 => words[2],
+            Format::Offsets => text(image, section.address.checked_add(from)?)?,
+        };
+        let (&names, &behind_names, &functions) = (parts.first()?, parts.get(1)?, parts.get(4)?);
+        let count = words[0];
+        let size = behind_names.checked_sub(names)?;
+        if count > COUNT || size > NAMES {
+            return None;
+        }
+        let names = Section { at: at.checked_add(names)?, size, ..section.clone() };
+        Some(Self { format, text, count, names, functions: at.checked_add(functions)? })
+    }
+
+    /// Those of the functions looked for that are there, with the addresses where each begins and the next one does.
+    fn functions(&self, image: &Image<'_>) -> Option<Vec<(u64, u64, u64)>> {
+        let names = self.names(image);
+        let mut found = Vec::new();
+        if names.is_empty() {
+            return Some(found);
+        }
+        // One more address stands at the end.
+        let (half, head) = if self.format == Format::Addresses { (8, 8) } else { (4, 4) };
+        let octets = image.octets(self.functions, (2 * self.count + 1) * half)?;
+        let mut halves = octets.chunks_exact(half as usize).map(number);
+        let mut from = halves.next()?;
+        let mut window = Window::default();
+        while let (Some(description), Some(to)) = (halves.next(), halves.next()) {
+            let name = window.read(image, self.functions.checked_add(description)?.checked_add(head)?)?;
+            if let Some((_, function)) = names.iter().find(|(at, _)| *at == name) {
+                found.push((*function, self.text.checked_add(from)?, self.text.checked_add(to)?));
+            }
+            from = to;
+        }
+        Some(found)
+    }
+
+    /// Where among the names those stand that are looked for.
+    fn names(&self, image: &Image<'_>) -> Vec<(u64, u64)> {
+        let mut found = Vec::new();
+        image.pieces(&self.names, NAME, |from, piece| {
+            for hit in memmem::find_iter(piece, PREFIX) {
+                let begins = hit == 0 || piece[hit - 1] == 0;
+                let known = FUNCTIONS.iter().find(|(name, _)| begins && piece[hit..].starts_with(name));
+                found.extend(known.map(|(_, function)| (from + hit as u64, *function)));
+            }
+        });
+        found
+    }
+}
+
+/// A part of the file that moves on as it is read.
+#[derive(Default)]
+struct Window {
+    at: u64,
+    octets: Vec<u8>,
+}
+
+impl Window {
+    /// The number of 32 bits at a place. `None` before the window's beginning: descriptions stand in the order of their
+    /// functions.
+    fn read(&mut self, image: &Image<'_>, at: u64) -> Option<u64> {
+        if at.checked_add(4)? > self.at + self.octets.len() as u64 {
+            let size = WINDOW.min(image.length().saturating_sub(at));
+            *self = Self { at, octets: image.octets(at, size)? };
+        }
+        let from = usize::try_from(at.checked_sub(self.at)?).ok()?;
+        self.octets.get(from..from + 4).map(number)
+    }
+}
+
+/// Of 32 or 64 bits.
+fn number(octets: &[u8]) -> u64 {
+    octets.iter().rev().fold(0, |number, octet| number << 8 | u64::from(*octet))
+}
+
+/// From Go 1.26 on the beginning of Go's code stands in the description of the module alone (runtime/symtab.go,
+/// `moduledata`), whose first word is the table's address.
+fn text(image: &Image<'_>, table: u64) -> Option<u64> {
+    const TEXT: u64 = 22 * 8;
+    let module = image.section(".go.module")?;
+    if image.word_at_address(module.address)? != table {
+        return None;
+    }
+    image.word_at_address(module.address.checked_add(TEXT)?)
+}
+
+/// The name of a release before 1.18 (debug/buildinfo): 14 octets of magic, the size of a pointer, flags, and the address of
+/// a string, which is address and length.
+fn release(image: &Image<'_>) -> Option<Vec<u8>> {
+    const POINTER: u64 = 16;
+    let string = image.word_at_address(image.section(".go.buildinfo")?.address.checked_add(POINTER)?)?;
+    let address = image.word_at_address(string)?;
+    let length = image.word_at_address(string.checked_add(8)?)?;
+    image.octets_at_address(address, length.min(64))
+}
