@@ -49,6 +49,12 @@ counters! {
     SocketsTaken = "sockets_taken", false;
     /// Sockets refused by their first octets or by a filter.
     SocketsRefused = "sockets_refused", false;
+    /// Calls into TLS libraries that moved plaintext of a connection that is not known.
+    TlsUnattributed = "tls_unattributed", true;
+    /// Calls into TLS libraries that returned without having been seen to begin; what they moved is a gap.
+    TlsCallLost = "tls_call_lost", true;
+    /// TLS sessions that seemed to use two sockets, and are left alone.
+    TlsAmbiguous = "tls_ambiguous", true;
     /// Requests sent with a new trace.
     ContextRoot = "context_root", false;
     /// Requests sent in the trace of the request that their thread serves.

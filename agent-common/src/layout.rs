@@ -141,6 +141,8 @@ pub const PROCESS_CALLS_UNASKED: u8 = 1 << 3;
 pub const PROCESS_LOOKED_INTO: u8 = 1 << 4;
 /// With [`PROCESS_LOOKED_INTO`]: they do, and the map of Go programs says where to read which.
 pub const PROCESS_GO: u8 = 1 << 5;
+/// With [`PROCESS_TRACE`]: functions of TLS libraries were looked for in what it runs.
+pub const PROCESS_TLS: u8 = 1 << 6;
 
 /// Values of the map of ports.
 pub const PORT_KEEP: u8 = 1;

@@ -36,6 +36,21 @@ pub const PROCESSES: u32 = 16 * 1024;
 /// Go processes whose goroutines can be told apart.
 pub const GO_PROCESSES: u32 = 1024;
 
+/// Calls into TLS libraries that are in progress at the same time: one for each connection on which a goroutine waits.
+pub const TLS_CALLS: u32 = 16 * 1024;
+
+/// TLS sessions whose socket is remembered; the least recently used one is forgotten first.
+pub const TLS_SESSIONS: u32 = 16 * 1024;
+
+/// Octets of a request that are kept while it is not known which socket its session uses.
+pub const TLS_KEPT: usize = 4096;
+
+/// Threads for which that is done at the same time.
+pub const TLS_KEEPING: u32 = 256;
+
+/// Threads whose last transfers of TLS records are remembered.
+pub const TLS_THREADS: u32 = 4 * 1024;
+
 /// Slots for hints of user space about connections, indexed by connection id. A power of two.
 pub const HINTS: u32 = 16 * 1024;
 

@@ -39,7 +39,7 @@ pub struct SegmentHead {
     pub conn: u64,
     pub tgid: u32,
     pub tid: u32,
-    /// TCP sequence number of the first octet.
+    /// TCP sequence number of the first octet; with TLS, how many octets of plaintext came before.
     pub seq: u32,
     /// Octets the call transferred.
     pub len: u32,
@@ -67,6 +67,7 @@ pub mod lifecycle {
     pub const CONNECT_FAILED: u8 = 4;
     pub const EXEC: u8 = 5;
     pub const EXIT: u8 = 6;
+    pub const SPEAKS_TLS: u8 = 7;
 }
 
 /// Who made a connection, as far as it was seen.
@@ -108,7 +109,8 @@ pub struct Connection {
     /// The coroutine that called `connect` and the one that started it; 0 when not known.
     pub dialler: u32,
     pub dialler_parent: u32,
-    pub reserved: u32,
+    /// Not 0: TLS. What is reported is the plaintext, and its positions count from 0.
+    pub tls: u32,
     pub comm: [u8; 16],
 }
 
@@ -123,7 +125,7 @@ pub struct Closing {
     pub peer_first: u8,
     /// `sk_err` when the connection went away; 0 for none.
     pub errno: u16,
-    /// TCP position after the last octet sent, and after the last that the process received.
+    /// Position after the last octet sent, and after the last that the process received.
     pub sent: u32,
     pub received: u32,
     pub reserved: u32,
@@ -132,6 +134,18 @@ pub struct Closing {
 }
 
 const _: () = assert!(size_of::<Closing>() == 32);
+
+/// A process speaks TLS, and user space has not looked for the library that it does it by ([`lifecycle::SPEAKS_TLS`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpeaksTls {
+    pub kind: u8,
+    pub reserved: [u8; 3],
+    pub tgid: u32,
+    pub at: u64,
+}
+
+const _: () = assert!(size_of::<SpeaksTls>() == 16);
 
 /// A process runs another file ([`lifecycle::EXEC`]) or has ended ([`lifecycle::EXIT`]).
 #[repr(C)]

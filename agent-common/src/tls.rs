@@ -32,8 +32,10 @@ pub mod function {
     /// argument registers; the number of octets in the first one at each `RET`.
     pub const GO_READ: u64 = 32;
     pub const GO_WRITE: u64 = 33;
-    /// `crypto/tls.(*Conn).handshakeContext(c, ctx)`.
+    /// `crypto/tls.(*Conn).clientHandshake(c, ctx)` and `serverHandshake`.
     pub const GO_HANDSHAKE: u64 = 34;
+    /// The codes of Go's functions.
+    pub const GO: core::ops::RangeInclusive<u64> = GO_READ..=GO_HANDSHAKE;
     /// rustls 0.21 to 0.23: `CommonState::take_received_plaintext(&mut self, Payload)`: the connection; where the payload
     /// is, three words: one that tells who owns it, address, length. Each record that was decrypted comes by, in order,
     /// within the call that processes what the same thread has just read from the socket. No return is hooked.

@@ -134,6 +134,8 @@ pub struct Call(*const u8);
 #[cfg(bpf_target_arch = "x86_64")]
 mod regs {
     pub const ARGS: [usize; 4] = [112, 104, 96, 56];
+    /// `r14`
+    pub const GOROUTINE: usize = 8;
     /// `ax`, `orig_ax` and `cs`.
     pub const RESULT: usize = 80;
     pub const NUMBER: usize = 120;
@@ -149,6 +151,8 @@ mod regs {
 #[cfg(bpf_target_arch = "aarch64")]
 mod regs {
     pub const ARGS: [usize; 4] = [272, 8, 16, 24];
+    /// `x28`
+    pub const GOROUTINE: usize = 224;
 }
 
 impl Call {
@@ -162,6 +166,13 @@ impl Call {
     fn arg<const N: usize>(&self) -> u64 {
         // SAFETY: a constant offset inside `struct pt_regs`; the verifier checks it against the kernel's type.
         unsafe { *self.0.add(regs::ARGS[N]).cast::<u64>() }
+    }
+
+    /// What is in the register where functions of Go keep the address of the running `runtime.g`.
+    #[inline(always)]
+    pub fn goroutine(&self) -> u64 {
+        // SAFETY: a constant offset inside `struct pt_regs`; the verifier checks it against the kernel's type.
+        unsafe { *self.0.add(regs::GOROUTINE).cast::<u64>() }
     }
 
     /// The number of the call that the thread is in (arch/x86/entry/syscalls/syscall_64.tbl). `None` for a kernel thread,
@@ -221,13 +232,12 @@ pub fn user<T: Copy>(at: u64) -> Option<T> {
     (result == 0).then(|| unsafe { value.assume_init() })
 }
 
-/// The payload that a `user_msghdr` describes.
+/// The payload that a `user_msghdr` describes; one that cannot be read has its vectors nowhere. Another kind of payload
+/// then would leave fields undefined, which the verifier refuses where the compiler reads them before it looks at the kind.
 #[inline(always)]
 pub fn message(at: u64) -> Payload {
-    match user::<[u64; 2]>(at.wrapping_add(MSGHDR_IOV)) {
-        Some([at, count]) => Payload::Vectors { at, count },
-        None => Payload::Unseen,
-    }
+    let [at, count] = user(at.wrapping_add(MSGHDR_IOV)).unwrap_or([0, 0]);
+    Payload::Vectors { at, count }
 }
 
 /// What a receiving call with these flags brought: nothing new when it only peeked, octets that went nowhere when it

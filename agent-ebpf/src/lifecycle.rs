@@ -2,8 +2,9 @@
 
 use agent_common::counter::Counter;
 use agent_common::ids::Direction;
+use agent_common::layout::PROCESS_TLS;
 use agent_common::limits::FILENAME;
-use agent_common::record::{Closing, Connection, Coroutine, Process, lifecycle, role};
+use agent_common::record::{Closing, Connection, Coroutine, Process, SpeaksTls, lifecycle, role};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel_str};
@@ -54,11 +55,12 @@ pub fn take(sk: u64, socket: &mut Socket, first: &First) -> bool {
     describe(&mut record, socket, &ends, thread, call::now());
     record.kind = lifecycle::OPEN;
     record.fresh = socket.fresh;
+    record.tls = socket.tls;
     if !socket::addresses(sk, ends.family, &mut record) {
         return false;
     }
-    record.sent = socket::sent(sk).unwrap_or(0);
-    record.received = socket::received(sk, socket).unwrap_or(0);
+    record.sent = socket.sent(sk).unwrap_or(0);
+    record.received = socket.received(sk).unwrap_or(0);
     match first.direction {
         Direction::Egress => record.sent = record.sent.wrapping_sub(first.len),
         Direction::Ingress => record.received = record.received.wrapping_sub(first.len),
@@ -73,6 +75,17 @@ pub fn take(sk: u64, socket: &mut Socket, first: &First) -> bool {
     socket.verdict = verdict::TAKEN;
     count(Counter::SocketsTaken);
     true
+}
+
+/// Tells user space that a process speaks TLS, unless it has looked for the library.
+#[inline(never)]
+pub fn speaks_tls(thread: u64) {
+    let tgid = (thread >> 32) as u32;
+    // SAFETY: values are single octets.
+    let bits = unsafe { PROCESSES.get(&tgid) }.copied().unwrap_or_default();
+    if bits & PROCESS_TLS == 0 {
+        emit_lifecycle(&SpeaksTls { kind: lifecycle::SPEAKS_TLS, reserved: [0; 3], tgid, at: call::now() }, true);
+    }
 }
 
 /// Fills a record of zeros with what is known of a socket, but for its addresses.
@@ -168,8 +181,8 @@ fn closing(sk: u64, socket: &Socket, kind: u8, errno: u16, fin: u32) {
             kind,
             peer_first: u8::from(socket.peer_closed == 1),
             errno,
-            sent: socket::sent(sk).unwrap_or(0).wrapping_sub(fin),
-            received: socket::received(sk, socket).unwrap_or(0),
+            sent: socket.sent(sk).unwrap_or(0).wrapping_sub(if socket.tls != 0 { 0 } else { fin }),
+            received: socket.received(sk).unwrap_or(0),
             reserved: 0,
             conn: socket.conn,
             at: call::now(),
@@ -314,7 +327,8 @@ pub fn executed(ctx: &TracePointContext) {
     // The file is another one now, so what was decided about the process may not hold any more.
     let _ = PROCESSES.remove(&record.tgid);
     let _ = GO.remove(&record.tgid);
-    emit_lifecycle(&record, false);
+    // At once: what it runs may have to be hooked before it speaks.
+    emit_lifecycle(&record, true);
 }
 
 /// `sched:sched_process_exit`, for each thread: the process has ended with its first thread as good as always.

@@ -4,6 +4,7 @@
 //! - `socket`: from a descriptor to the socket behind it, and what is known of that socket;
 //! - `segment`: the octets a call moved, into the ring of segments;
 //! - `sock`: the hooks at the sockets themselves;
+//! - `tls`: plaintext at the functions of TLS libraries;
 //! - `coroutine`: which goroutine a thread of a Go program runs;
 //! - `lifecycle`: connections and processes that come and go, into the ring of lifecycles;
 //! - `context`: with `--propagate` alone, which trace a request belongs to, and how its packets say so.
@@ -26,10 +27,13 @@ mod maps;
 mod segment;
 mod sock;
 mod socket;
+mod tls;
 
 use agent_common::ids::Direction;
-use aya_ebpf::macros::{raw_tracepoint, sk_msg, sock_ops, tracepoint};
-use aya_ebpf::programs::{RawTracePointContext, SkMsgContext, SockOpsContext, TracePointContext};
+use aya_ebpf::macros::{raw_tracepoint, sk_msg, sock_ops, tracepoint, uprobe, uretprobe};
+use aya_ebpf::programs::{
+    ProbeContext, RawTracePointContext, RetProbeContext, SkMsgContext, SockOpsContext, TracePointContext,
+};
 
 use crate::call::{Call, Exit};
 use crate::segment::Payload;
@@ -185,6 +189,34 @@ pub fn sched_process_exec(ctx: TracePointContext) -> u32 {
 #[tracepoint]
 pub fn sched_process_exit(_ctx: TracePointContext) -> u32 {
     lifecycle::exited();
+    0
+}
+
+/// A function of a TLS library begins; the cookie says which.
+#[uprobe]
+pub fn tls_entry(ctx: ProbeContext) -> u32 {
+    tls::entered::<false, _>(&ctx);
+    0
+}
+
+/// A function of a TLS library returns.
+#[uretprobe]
+pub fn tls_return(ctx: RetProbeContext) -> u32 {
+    tls::returned::<false, _>(&ctx);
+    0
+}
+
+/// A function of Go's TLS begins.
+#[uprobe]
+pub fn go_tls_entry(ctx: ProbeContext) -> u32 {
+    tls::entered::<true, _>(&ctx);
+    0
+}
+
+/// A function of Go's TLS is about to return: Go moves stacks, so that the address to return to must not be replaced.
+#[uprobe]
+pub fn go_tls_ret(ctx: ProbeContext) -> u32 {
+    tls::returned::<true, _>(&ctx);
     0
 }
 

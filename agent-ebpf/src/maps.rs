@@ -6,7 +6,7 @@ use agent_common::layout::{GoLayout, Layout, Setup};
 use agent_common::limits;
 use agent_common::record::SegmentHead;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::generated::bpf_ringbuf_output;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ringbuf_output};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash};
 
@@ -19,6 +19,7 @@ use crate::context::serving::{Load, Request};
 use crate::context::state::State;
 use crate::segment::Gather;
 use crate::socket::Socket;
+use crate::tls::{Caller, Calling, Kept, Session, SessionId, Thread};
 
 /// Offsets in kernel structures; user space fills it in before loading.
 #[unsafe(no_mangle)]
@@ -104,6 +105,22 @@ pub static PROCESSES: LruHashMap<u32, u8> = LruHashMap::with_max_entries(limits:
 #[map]
 pub static GO: LruHashMap<u32, GoLayout> = LruHashMap::with_max_entries(limits::GO_PROCESSES, 0);
 
+/// Calls into TLS libraries that have not returned. Deleted when they do.
+#[map]
+pub static TLS_CALLS: LruHashMap<Caller, Calling> = LruHashMap::with_max_entries(limits::TLS_CALLS, 0);
+
+/// Which socket each TLS session uses. Deleted when the library frees it.
+#[map]
+pub static TLS_SESSIONS: LruHashMap<SessionId, Session> = LruHashMap::with_max_entries(limits::TLS_SESSIONS, 0);
+
+/// What each thread last did on the sockets of TLS connections, outside of calls into libraries.
+#[map]
+pub static TLS_THREADS: LruHashMap<u64, Thread> = LruHashMap::with_max_entries(limits::TLS_THREADS, 0);
+
+/// What threads gave to TLS sessions whose socket is not known yet.
+#[map]
+pub static TLS_KEPT: LruHashMap<u64, Kept> = LruHashMap::with_max_entries(limits::TLS_KEEPING, 0);
+
 /// Ports to keep or to leave out; written once, before attaching.
 #[map]
 pub static PORTS: HashMap<u16, u8> = HashMap::with_max_entries(limits::PORTS, 0);
@@ -164,6 +181,42 @@ pub struct Scratch {
 /// User space sets the number of entries to that of possible CPUs.
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+
+/// As [`Scratch`], for programs that may be preempted, as those at functions of user space are: who uses one claims it.
+#[repr(C)]
+pub struct Claimed {
+    taken: u64,
+    pub scratch: Scratch,
+}
+
+/// User space sets the number of entries to one more than that of possible CPUs.
+#[map]
+static CLAIMED: Array<Claimed> = Array::with_max_entries(2, 0);
+
+/// Gives a scratch space of one's own to `with`, when there is one.
+#[inline(always)]
+pub fn with_scratch(with: impl FnOnce(*mut Scratch)) {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(place) = claim(cpu).or_else(|| claim(given!(SETUP.cpus))) else {
+        count(Counter::NoScratch);
+        return;
+    };
+    // SAFETY: a value of the map, which nobody else uses until it is given back.
+    unsafe {
+        with(&raw mut (*place).scratch);
+        (&raw mut (*place).taken).write_volatile(0);
+    }
+}
+
+#[inline(always)]
+fn claim(slot: u32) -> Option<*mut Claimed> {
+    let place = CLAIMED.get_ptr_mut(slot)?;
+    let mut taken = 1_u64;
+    // SAFETY: an aligned field of a map's value, which the verifier checks.
+    unsafe { core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) taken, in(reg) &raw mut (*place).taken) };
+    (taken == 0).then_some(place)
+}
 
 /// Whether the hooks of a call that is rare on TCP are there ([`agent_common::hint::rare`]). If not, user space is told
 /// that the call is made.

@@ -8,10 +8,10 @@ use agent_common::hint;
 use agent_common::http2::{self, FrameHead};
 use agent_common::ids::Direction;
 use agent_common::layout::PROCESS_IGNORE;
-use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, SCANNED, TAIL};
+use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, SCANNED, TAIL, TLS_KEPT};
 use agent_common::record::segment as kind;
 use agent_common::record::{SegmentHead, segment};
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call, Exit};
@@ -20,8 +20,9 @@ use crate::context::client::Put;
 use crate::context::serving::Run;
 use crate::coroutine;
 use crate::lifecycle;
-use crate::maps::{HINTS, PROCESSES, SCRATCH, Scratch, count, emit_segment, given};
+use crate::maps::{HINTS, PROCESSES, SCRATCH, Scratch, count, emit_segment, given, with_scratch};
 use crate::socket::{self, Socket, verdict};
+use crate::tls;
 
 /// Where a call's payload lies in user memory.
 #[derive(Clone, Copy)]
@@ -115,6 +116,7 @@ pub fn transfer_at(sk: u64, thread: u64, exit: Exit, direction: Direction, paylo
 #[inline(always)]
 fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direction, payload: Payload) {
     match exit {
+        Exit::Moved(_) if socket.tls != 0 => tls::moved(sk, socket, thread, direction),
         Exit::Moved(len) => {
             let put = match direction {
                 Direction::Egress if context::puts_fields() => Put::into(sk),
@@ -122,6 +124,10 @@ fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direc
             };
             let first = First { direction, len: len.wrapping_add(put.octets) };
             if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &first) {
+                if socket.tls != 0 {
+                    lifecycle::speaks_tls(thread);
+                    tls::moved(sk, socket, thread, direction);
+                }
                 return;
             }
             let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: false };
@@ -197,7 +203,10 @@ extern "C" fn message_one(index: u32, batch: *mut core::ffi::c_void) -> i64 {
     let len = message_len(batch.at, index);
     let first = First { direction: batch.direction, len: batch.end.wrapping_sub(batch.seq) };
     let payload = call::message(batch.at.wrapping_add(u64::from(index) * MMSGHDR_SIZE));
-    if len > 0 && (socket.verdict == verdict::TAKEN || decide(batch.sk, socket, payload, len, &first)) {
+    if len > 0
+        && socket.tls == 0
+        && (socket.verdict == verdict::TAKEN || decide(batch.sk, socket, payload, len, &first))
+    {
         let &mut Batch { sk, thread, direction, .. } = batch;
         let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: true };
         emit(&transfer, socket, payload, batch.seq, len);
@@ -213,7 +222,7 @@ fn message_len(at: u64, index: u32) -> u32 {
 
 /// Whether the process may be traced, as far as the kernel side knows.
 #[inline(always)]
-fn traced(tgid: u32) -> bool {
+pub fn traced(tgid: u32) -> bool {
     if tgid == given!(SETUP.agent) {
         return false;
     }
@@ -228,22 +237,22 @@ fn traced(tgid: u32) -> bool {
 #[inline(always)]
 fn position(sk: u64, socket: &Socket, direction: Direction) -> Option<u32> {
     match direction {
-        Direction::Egress => socket::sent(sk),
-        Direction::Ingress => socket::received(sk, socket),
+        Direction::Egress => socket.sent(sk),
+        Direction::Ingress => socket.received(sk),
     }
 }
 
 /// Looks at a socket's first octets. Whether it is taken; a refusal is remembered.
-#[inline(never)]
+#[inline(always)]
 fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &First) -> bool {
-    let (at, available) = match payload {
-        Payload::Flat { at } => (at, u64::from(len)),
-        Payload::Vectors { at, .. } => match call::user::<[u64; 2]>(at) {
-            Some([base, size]) => (base, if size < u64::from(len) { size } else { u64::from(len) }),
-            None => return false,
-        },
-        Payload::Unseen => return false,
-    };
+    let Some((at, available)) = first_part(payload, len) else { return false };
+    judge(sk, socket, at, available, first)
+}
+
+/// The same for the first octets of a transfer where they lie, of which there are `available`. A function of its own: the
+/// compiler would leave arguments undefined for a payload that is not in user memory, which the verifier refuses.
+#[inline(never)]
+fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -> bool {
     let mut octets = [0_u8; 4];
     let read = match available {
         0 => return false,
@@ -253,6 +262,11 @@ fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &Firs
         _ => call::user::<[u8; 4]>(at).map(|four| octets = four),
     };
     if read.is_none() {
+        return false;
+    }
+    if socket.tls == 0 && is_tls_record(octets) && available >= 3 {
+        // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen.
+        (socket.tls, socket.fresh, socket.plain) = (1, 0, [0; 2]);
         return false;
     }
     // Payloads of 64 KiB and more are not in use, so an HTTP/2 frame begins with 0.
@@ -276,6 +290,12 @@ fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &Firs
 fn begins_like_frame(at: u64, connection: bool) -> bool {
     let Some(frame) = call::user(at).map(FrameHead::parse) else { return false };
     if connection { frame.begins_connection() } else { frame.begins_call() }
+}
+
+/// Whether these are the first octets of a TLS record of a type and a version in use (RFC 8446, section 5.1).
+#[inline(always)]
+fn is_tls_record(octets: [u8; 4]) -> bool {
+    matches!(octets[0], 20..=23) && octets[1] == 3 && octets[2] <= 4
 }
 
 /// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY` and HTTP/2's `PRI` do, or the
@@ -355,42 +375,199 @@ pub fn peek(scratch: *mut Scratch, payload: Payload, len: u64) -> u32 {
     }
 }
 
+/// Reports plaintext that a call into a TLS library moved; `at` is its time.
+#[inline(always)]
+pub fn plaintext(sk: u64, socket: &mut Socket, thread: u64, at: u64, direction: Direction, payload: Payload, len: u32) {
+    let side = match direction {
+        Direction::Egress => 0,
+        Direction::Ingress => 1,
+    };
+    let seq = socket.plain[side];
+    socket.plain[side] = seq.wrapping_add(len);
+    if socket.verdict == verdict::REFUSED {
+        return;
+    }
+    let first = First { direction, len };
+    if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &first) {
+        return;
+    }
+    let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: true };
+    if let Some(cap) = wanted(&transfer, socket, seq, len) {
+        with_scratch(|scratch| fill(scratch, &transfer, socket, payload, at, seq, len, cap));
+    }
+    if context::is_on() && socket.verdict == verdict::TAKEN {
+        context::serving::batched(sk, socket.conn, thread, socket.role);
+    }
+    if socket.dying != 0 {
+        lifecycle::read_on(sk, socket);
+    }
+}
+
+/// Slices of plaintext that a call sends.
+struct Slices {
+    sk: u64,
+    socket: *mut Socket,
+    thread: u64,
+    at: u64,
+    /// The array of address and length of each.
+    slices: u64,
+    left: u32,
+}
+
+/// Slices of a call that are looked at.
+const SLICES: u32 = 64;
+
+/// Reports plaintext that a call sent from an array of slices: each by itself, as if it had been a call.
+#[inline(always)]
+pub fn slices(sk: u64, socket: *mut Socket, thread: u64, at: u64, slices: u64, len: u32) {
+    let mut context = Slices { sk, socket, thread, at, slices, left: len };
+    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+    unsafe { bpf_loop(SLICES, one_slice as *mut core::ffi::c_void, (&raw mut context).cast(), 0) };
+    if context.left > 0 {
+        count(Counter::VectorsCut);
+        // SAFETY: a value of the map, which stays readable while the program runs.
+        let socket = unsafe { &mut *context.socket };
+        socket.plain[0] = socket.plain[0].wrapping_add(context.left);
+    }
+}
+
+/// One slice; 1 ends the loop.
+#[inline(never)]
+extern "C" fn one_slice(index: u32, context: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: `slices` gives its own, and does not use it meanwhile.
+    let context = unsafe { &mut *context.cast::<Slices>() };
+    let Some([base, size]) = call::user::<[u64; 2]>(context.slices.wrapping_add(u64::from(index) * 16)) else {
+        return 1;
+    };
+    let len = if size < u64::from(context.left) { size as u32 } else { context.left };
+    if len > 0 {
+        context.left -= len;
+        // SAFETY: a value of the map, which stays readable while the program runs.
+        let socket = unsafe { &mut *context.socket };
+        let payload = Payload::Flat { at: base };
+        plaintext(context.sk, socket, context.thread, context.at, Direction::Egress, payload, len);
+    }
+    i64::from(context.left == 0)
+}
+
+/// Reports plaintext of which the first `captured` octets were kept at `payload`, in a map's value.
+#[inline(always)]
+pub fn kept(sk: u64, socket: &mut Socket, thread: u64, at: u64, payload: u64, captured: u32, len: u32) {
+    let seq = socket.plain[0];
+    socket.plain[0] = seq.wrapping_add(len);
+    let first = First { direction: Direction::Egress, len };
+    // It was looked at when it was kept.
+    if socket.verdict != verdict::TAKEN && (socket.verdict == verdict::REFUSED || !lifecycle::take(sk, socket, &first))
+    {
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else {
+        count(Counter::NoScratch);
+        return;
+    };
+    let captured = if captured < TLS_KEPT as u32 { captured } else { TLS_KEPT as u32 };
+    let transfer = Transfer { sk, conn: socket.conn, thread, direction: Direction::Egress, batched: true };
+    let head = SegmentHead { seq, len, captured, kind: kind::DATA, ..SegmentHead::default() };
+    write_head(scratch, &transfer, at, head);
+    // SAFETY: `captured` is less than the payload's size.
+    unsafe { bpf_probe_read_kernel((&raw mut (*scratch).payload).cast(), captured, payload as *const _) };
+    emit_segment(scratch, HEAD as u64 + u64::from(captured));
+}
+
+/// Whether a payload may begin a request, or a connection of HTTP/2.
+#[inline(always)]
+pub fn begins_like_request(payload: Payload, len: u32) -> bool {
+    let Some((at, available)) = first_part(payload, len) else { return false };
+    if available < 4 {
+        return false;
+    }
+    let Some(octets) = call::user::<[u8; 4]>(at) else { return false };
+    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, false);
+    frame || begins_like_http(octets)
+}
+
+/// Copies up to `n` octets of a payload's first part to `to`, which has room for [`TLS_KEPT`]; how many.
+#[inline(always)]
+pub fn copy_first(payload: Payload, to: *mut u8, n: u32) -> u32 {
+    let Some((at, available)) = first_part(payload, n) else { return 0 };
+    let n = if available < u64::from(n) { available as u32 } else { n };
+    let n = if n < TLS_KEPT as u32 { n } else { TLS_KEPT as u32 };
+    // SAFETY: the caller gives room for so many; the helper checks the source.
+    if unsafe { bpf_probe_read_user(to.cast(), n, at as *const core::ffi::c_void) } == 0 { n } else { 0 }
+}
+
+/// Where a payload of `len` octets begins, and how many of them are there in one piece.
+#[inline(always)]
+fn first_part(payload: Payload, len: u32) -> Option<(u64, u64)> {
+    match payload {
+        Payload::Flat { at } => Some((at, u64::from(len))),
+        Payload::Vectors { at, .. } => {
+            let [base, size] = call::user::<[u64; 2]>(at)?;
+            Some((base, if size < u64::from(len) { size } else { u64::from(len) }))
+        }
+        Payload::Unseen => None,
+    }
+}
+
 /// Writes the record of `len` octets that begin at `seq`, unless user space said it needs none.
 #[inline(always)]
 fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, len: u32) {
-    let mut cap = CAPTURE as u32;
-    if let Some(hint) = HINTS.get(hint::slot(transfer.conn)) {
-        // SAFETY: user space may write the slot at any time, so each field is read once; a torn hint is a hint about
-        // some position, which is only used when it is one of this connection and then right.
-        let (conn, flags) =
-            unsafe { ((&raw const hint.conn).read_volatile(), (&raw const hint.flags).read_volatile()) };
-        if conn == transfer.conn {
-            if flags & hint::IGNORE != 0 {
-                socket.verdict = verdict::REFUSED;
-                return;
-            }
-            let (skip, bit) = match transfer.direction {
-                Direction::Egress => (&raw const hint.skip[0], hint::SKIP[0]),
-                Direction::Ingress => (&raw const hint.skip[1], hint::SKIP[1]),
-            };
-            if flags & bit != 0 {
-                // SAFETY: as above.
-                let skip = unsafe { skip.read_volatile() };
-                if (skip.wrapping_sub(seq.wrapping_add(len)) as i32) > 0 {
-                    return;
-                }
-            }
-            if flags & hint::LEAN != 0 {
-                cap = LEAN_CAPTURE as u32;
-            }
-        }
-    }
+    let Some(cap) = wanted(transfer, socket, seq, len) else { return };
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(scratch) = SCRATCH.get_ptr_mut(cpu) else {
         count(Counter::NoScratch);
         return;
     };
+    let at = match transfer.direction {
+        Direction::Ingress => call::now(),
+        Direction::Egress => entry_time(transfer.thread),
+    };
+    fill(scratch, transfer, socket, payload, at, seq, len, cap);
+}
+
+/// How many octets of a transfer are to be captured at most; `None` when user space wants no record of it.
+#[inline(always)]
+fn wanted(transfer: &Transfer, socket: &mut Socket, seq: u32, len: u32) -> Option<u32> {
+    let Some(hint) = HINTS.get(hint::slot(transfer.conn)) else { return Some(CAPTURE as u32) };
+    // SAFETY: user space may write the slot at any time, so each field is read once; a torn hint is a hint about
+    // some position, which is only used when it is one of this connection and then right.
+    let (conn, flags) = unsafe { ((&raw const hint.conn).read_volatile(), (&raw const hint.flags).read_volatile()) };
+    if conn != transfer.conn {
+        return Some(CAPTURE as u32);
+    }
+    if flags & hint::IGNORE != 0 {
+        socket.verdict = verdict::REFUSED;
+        return None;
+    }
+    let (skip, bit) = match transfer.direction {
+        Direction::Egress => (&raw const hint.skip[0], hint::SKIP[0]),
+        Direction::Ingress => (&raw const hint.skip[1], hint::SKIP[1]),
+    };
+    if flags & bit != 0 {
+        // SAFETY: as above.
+        let skip = unsafe { skip.read_volatile() };
+        if (skip.wrapping_sub(seq.wrapping_add(len)) as i32) > 0 {
+            return None;
+        }
+    }
+    Some(if flags & hint::LEAN != 0 { LEAN_CAPTURE as u32 } else { CAPTURE as u32 })
+}
+
+/// Puts the record together, of at most `cap` octets of payload, and writes it.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "one place for both kinds of payload; inlined")]
+fn fill(
+    scratch: *mut Scratch,
+    transfer: &Transfer,
+    socket: &mut Socket,
+    payload: Payload,
+    at: u64,
+    seq: u32,
+    len: u32,
+    cap: u32,
+) {
     let wanted = if len < cap { len } else { cap };
     let packed = match payload {
         Payload::Flat { at } => flat(scratch, at, len, wanted),
@@ -398,10 +575,6 @@ fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, le
         Payload::Unseen => 0,
     };
     let (captured, tail) = (packed & 0x1_ffff, packed >> 32);
-    let at = match transfer.direction {
-        Direction::Ingress => call::now(),
-        Direction::Egress => entry_time(transfer.thread),
-    };
     write_head(
         scratch,
         transfer,

@@ -56,7 +56,10 @@ pub struct Socket {
     /// As in [`Connection`].
     pub dialler: u32,
     pub dialler_parent: u32,
-    pub reserved: u32,
+    /// Not 0: TLS. What the calls on the socket move is not the payload; the library's functions tell that.
+    pub tls: u32,
+    /// Octets of plaintext sent and received so far, with TLS; modulo 2^32.
+    pub plain: [u32; 2],
 }
 
 /// Whether the threads that use a socket run coroutines that can be told apart.
@@ -83,8 +86,21 @@ impl Socket {
         errno: 0,
         dialler: 0,
         dialler_parent: 0,
-        reserved: 0,
+        tls: 0,
+        plain: [0; 2],
     };
+
+    /// The position after all payload sent so far: TCP's, or that of the plaintext.
+    #[inline(always)]
+    pub fn sent(&self, sk: u64) -> Option<u32> {
+        if self.tls != 0 { Some(self.plain[0]) } else { sent(sk) }
+    }
+
+    /// The same of what the process has received.
+    #[inline(always)]
+    pub fn received(&self, sk: u64) -> Option<u32> {
+        if self.tls != 0 { Some(self.plain[1]) } else { received(sk, self) }
+    }
 }
 
 /// The TCP position after all octets sent so far.

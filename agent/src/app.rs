@@ -25,7 +25,7 @@ use crate::pipeline::{self, Engine, Ports, Reader, Shared};
 use crate::probe::{self, Carrier, Options};
 use crate::process::Processes;
 use crate::process::filter::Filter;
-use crate::process::go::Programs;
+use crate::process::programs::Programs;
 use crate::process::resource::Common;
 use crate::protocol::http;
 use crate::sampling::RateLimiter;
@@ -217,7 +217,7 @@ fn engine(
     let mut engine = Engine::new(
         Connections::new(Arc::new(http), Some(hints)),
         processes,
-        Programs::start().context("cannot start a thread")?,
+        Programs::start(true).context("cannot start a thread")?,
         traces,
         Tail::new(config.keep),
         tracer,

@@ -15,7 +15,7 @@ use crate::listen::Store;
 use crate::probe::Probe;
 use crate::probe::sys::{self, ReaderFlag};
 use crate::process::Processes;
-use crate::process::go::Programs;
+use crate::process::programs::{Answer, Programs, STANDING};
 use crate::protocol::Begun;
 use crate::signal::http;
 use crate::signal::metrics::Registry;
@@ -159,12 +159,20 @@ impl Engine {
             LifecycleRecord::Exec { tgid, comm, filename, .. } => {
                 self.processes.executed(tgid, &comm, &filename);
                 self.programs.forget(tgid);
+                self.probe.forget(tgid);
+                self.programs.executed(tgid);
                 self.traces.executed(tgid);
             }
             LifecycleRecord::Exit { tgid, at } => {
                 self.processes.exited(tgid, at);
                 self.programs.forget(tgid);
+                self.probe.forget(tgid);
                 self.traces.exited(tgid);
+            }
+            LifecycleRecord::SpeaksTls { tgid, at } => {
+                if self.processes.seen(tgid, &[], at).is_some() {
+                    self.programs.speaks_tls(tgid);
+                }
             }
         }
     }
@@ -254,6 +262,7 @@ impl Engine {
             self.swept_all = now;
             self.connections.sweep_all(now);
             self.processes.sweep(now);
+            self.probe.sweep();
             self.registry.sweep(self.tracer.clock.unix(now));
         }
         self.probe.follow_rare_calls();
@@ -263,17 +272,36 @@ impl Engine {
             }
             self.probe.decide(tgid.0, trace, self.traces.habits_of(tgid) | self.programs.bits(tgid));
         }
-        while let Some((tgid, layout)) = self.programs.answer() {
-            if let Some(layout) = layout {
-                self.probe.read_goroutines(tgid.0, layout);
-            }
-            self.probe.decide(tgid.0, true, self.traces.habits_of(tgid) | self.programs.bits(tgid));
+        while let Some(answer) = self.programs.answer() {
+            self.looked_into(answer, now);
         }
         if self.propagates {
             for (tgid, habits) in self.traces.changed_habits() {
                 self.probe.decide(tgid.0, true, habits | self.programs.bits(tgid));
             }
         }
+    }
+
+    /// What was found in the files of a process.
+    fn looked_into(&mut self, answer: Answer, now: MonoNanos) {
+        let tgid = match answer {
+            Answer::Goroutines { tgid, layout, .. } => {
+                if let Some(layout) = layout {
+                    self.probe.read_goroutines(tgid.0, layout);
+                }
+                tgid
+            }
+            Answer::Libraries { tgid, files, speaks } => {
+                if !files.is_empty() && (tgid == STANDING || self.processes.seen(tgid, &[], now).is_some()) {
+                    self.probe.hook_libraries(tgid, files);
+                }
+                if !speaks {
+                    return;
+                }
+                tgid
+            }
+        };
+        self.probe.decide(tgid.0, true, self.traces.habits_of(tgid) | self.programs.bits(tgid));
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use agent_common::context::by;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, SpanId, Tgid, Tid, TraceId};
 use agent_common::limits::FILENAME;
-use agent_common::record::{Closing, Connection, Coroutine, Process, SegmentHead, lifecycle, role, segment};
+use agent_common::record::{Closing, Connection, Coroutine, Process, SegmentHead, SpeaksTls, lifecycle, role, segment};
 use aya::maps::{Map, MapData, MapError, RingBuf};
 
 use crate::probe::sys;
 use crate::protocol::Thread;
-use crate::signal::span::Endpoints;
+use crate::signal::span::{Endpoints, Tls};
 
 /// The ring of segments and the ring of lifecycles.
 pub struct Rings {
@@ -90,6 +90,11 @@ pub enum LifecycleRecord {
         filename: Box<[u8]>,
     },
     Exit {
+        tgid: Tgid,
+        at: MonoNanos,
+    },
+    /// A process speaks TLS, and the kernel side was not told that its library was looked for.
+    SpeaksTls {
         tgid: Tgid,
         at: MonoNanos,
     },
@@ -332,6 +337,11 @@ fn lifecycle_record(octets: &[u8]) -> Result<LifecycleRecord, Malformed> {
                 LifecycleRecord::Exit { tgid, at }
             })
         }
+        lifecycle::SPEAKS_TLS => {
+            let record =
+                SpeaksTls { kind: fields.u8()?, reserved: fields.take()?, tgid: fields.u32()?, at: fields.u64()? };
+            Ok(LifecycleRecord::SpeaksTls { tgid: Tgid(record.tgid), at: MonoNanos(record.at) })
+        }
         _ => Err(Malformed),
     }
 }
@@ -357,7 +367,7 @@ fn connection(fields: &mut Fields<'_>) -> Result<Connection, Malformed> {
         received: fields.u32()?,
         dialler: fields.u32()?,
         dialler_parent: fields.u32()?,
-        reserved: fields.u32()?,
+        tls: fields.u32()?,
         comm: fields.take()?,
     })
 }
@@ -386,6 +396,11 @@ fn opened(record: &Connection) -> Result<Opened, Malformed> {
         endpoints: Endpoints {
             local: SocketAddr::new(address(record.local)?, record.local_port),
             peer: SocketAddr::new(address(record.peer)?, record.peer_port),
+            tls: match (record.tls, record.fresh) {
+                (0, _) => Tls::No,
+                (_, 0) => Tls::Late,
+                _ => Tls::Whole,
+            },
         },
         positions: Positions { sent: Seq(record.sent), received: Seq(record.received) },
         comm: record.comm,

@@ -13,7 +13,7 @@ use crate::protocol::{Exchange, Failure, Thread};
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;
 use crate::signal::resource::{Resource, Value};
-use crate::signal::span::{Batch, ConnectDetail, Detail, Endpoints, HttpDetail, Kind, Span, SpanId, TraceId};
+use crate::signal::span::{Batch, ConnectDetail, Detail, Endpoints, HttpDetail, Kind, Span, SpanId, Tls, TraceId};
 
 /// Collects attributes as OTLP has them.
 #[derive(Default)]
@@ -136,7 +136,7 @@ pub(super) fn span(id: u64, kind: Kind, resource: &Arc<Resource>, http: HttpMess
 }
 
 pub(super) fn endpoints() -> Endpoints {
-    Endpoints { local: "127.0.0.1:8080".parse().unwrap(), peer: "127.0.0.1:51442".parse().unwrap() }
+    Endpoints { local: "127.0.0.1:8080".parse().unwrap(), peer: "127.0.0.1:51442".parse().unwrap(), tls: Tls::No }
 }
 
 /// A batch of `count` plain server spans of one resource, numbered from `first`.
@@ -187,7 +187,7 @@ pub(super) fn any_span() -> impl Strategy<Value = Span> {
         (made.trace_state, made.name) = (trace_state.map(Into::into), name);
         match (&mut made.detail, ends) {
             (Detail::Http(detail), ends) if server || ends.is_none() => {
-                detail.endpoints = ends.map(|(local, peer)| Endpoints { local, peer });
+                detail.endpoints = ends.map(|(local, peer)| Endpoints { local, peer, tls: Tls::No });
                 detail.exchange.failure = failed.then_some(Failure::Reset);
                 detail.exchange.partial = failed;
                 made.status = http::status(kind, &detail.exchange);

@@ -9,7 +9,7 @@ use crate::protocol::http::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Thread};
 use crate::signal::http::span_name;
 use crate::signal::resource::{Resource, Value};
-use crate::signal::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, Span, SpanId, Status, TraceId};
+use crate::signal::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, Span, SpanId, Status, Tls, TraceId};
 
 /// A span under construction.
 pub(crate) struct Sample(Span);
@@ -49,7 +49,8 @@ pub(crate) fn span(id: u64) -> Sample {
         partial: false,
         http,
     };
-    let endpoints = Endpoints { local: address("[::ffff:10.0.0.1]:8080"), peer: address("[::ffff:10.0.0.9]:40000") };
+    let endpoints =
+        Endpoints { local: address("[::ffff:10.0.0.1]:8080"), peer: address("[::ffff:10.0.0.9]:40000"), tls: Tls::No };
     let detail = HttpDetail { exchange: Box::new(exchange), endpoints: Some(endpoints), route: None };
     Sample(Span {
         trace_id: TraceId(u128::from(id).to_be_bytes()),

@@ -1,4 +1,4 @@
-//! Every hook: which program goes to which tracepoint, where it is used, and what is lost without it.
+//! Every hook: which program goes to which tracepoint or function, where it is used, and what is lost without it.
 
 use agent_common::hint::rare;
 
@@ -30,9 +30,11 @@ pub enum Use {
     /// Where they are seen at the system calls; with bits of [`rare`] at the sockets as well, from the first such call
     /// on.
     AtCalls(u32),
+    /// At functions of TLS libraries, from the first one on that is found.
+    AtFunctions,
 }
 
-/// A program and the tracepoint it belongs to.
+/// A program and the tracepoint it belongs to; `tracepoint` is the program again where it belongs to functions.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook {
     pub program: &'static str,
@@ -54,6 +56,12 @@ const fn socket(name: &'static str, category: &'static str) -> Hook {
 
 const fn call(program: &'static str, tracepoint: &'static str, need: Need, rare: u32) -> Hook {
     Hook { program, category: "syscalls", tracepoint, used: Use::AtCalls(rare), need }
+}
+
+/// A program for functions in user space.
+const fn function(program: &'static str) -> Hook {
+    let need = Need::Optional("plaintext of TLS, so HTTPS");
+    Hook { program, category: "uprobe", tracepoint: program, used: Use::AtFunctions, need }
 }
 
 const ENTRY: Need = Need::Optional("sent octets carry the time of the call's return instead of its entry");
@@ -86,4 +94,14 @@ pub const HOOKS: &[Hook] = &[
     call("exit_sendmmsg", "sys_exit_sendmmsg", Need::Optional("octets sent by sendmmsg"), rare::BATCHES),
     call("exit_sendfile64", "sys_exit_sendfile64", Need::Optional("the time of octets sent by sendfile"), 0),
     call("exit_splice", "sys_exit_splice", Need::Optional("the time of octets moved by splice"), rare::SPLICE),
+    function(TLS_ENTRY),
+    function(TLS_RETURN),
+    function(GO_TLS_ENTRY),
+    function(GO_TLS_RET),
 ];
+
+/// The programs at functions of TLS libraries: where one begins, where it returns, and the same for those of Go.
+pub const TLS_ENTRY: &str = "tls_entry";
+pub const TLS_RETURN: &str = "tls_return";
+pub const GO_TLS_ENTRY: &str = "go_tls_entry";
+pub const GO_TLS_RET: &str = "go_tls_ret";

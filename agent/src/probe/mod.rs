@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod hooks;
+mod libraries;
 pub mod propagation;
 mod rehearsal;
 pub mod sys;
@@ -9,6 +10,7 @@ pub mod sys;
 use std::collections::BTreeMap;
 
 use agent_common::counter::Counter;
+use agent_common::ids::Tgid;
 use agent_common::layout::{GoLayout, Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCESS_TRACE, Setup};
 use agent_common::limits;
 use anyhow::Context as _;
@@ -18,8 +20,10 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 
 use self::btf::Kernel;
 use self::hooks::{HOOKS, Hook, Hooks, Need, Use};
+use self::libraries::Libraries;
 pub use self::propagation::{Carrier, Propagation};
 use self::sys::{Hints, RareCalls, ReaderFlag};
+use crate::process::programs::Library;
 use crate::source::Rings;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/remora-ebpf"));
@@ -59,6 +63,7 @@ pub struct Probe {
     go: HashMap<MapData, u32, sys::GoValue>,
     counters: PerCpuArray<MapData, u64>,
     rare: RareCalls,
+    libraries: Libraries,
     /// Transfers are seen at the sockets, not at the system calls.
     pub at_sockets: bool,
     /// Optional hooks that could not be attached, and why.
@@ -129,6 +134,7 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
         Use::Always => true,
         Use::AtSockets => at_sockets,
         Use::AtCalls(_) => !at_sockets,
+        Use::AtFunctions => false,
     };
     // All are loaded before any is attached: the kernel takes its time to look at each, and in between one end of an
     // exchange would be seen without the other.
@@ -148,7 +154,17 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
         propagation::attach(&mut ebpf, &kernel.layout, propagation.carrier)?;
     }
     Ok(Attached {
-        probe: Probe { ebpf, processes, go, counters, rare, at_sockets, missing, _maps: maps },
+        probe: Probe {
+            ebpf,
+            processes,
+            go,
+            counters,
+            rare,
+            libraries: Libraries::default(),
+            at_sockets,
+            missing,
+            _maps: maps,
+        },
         rings,
         hints,
         waiting,
@@ -183,6 +199,7 @@ fn load(layout: &Layout, options: &Options, agent: u32, at_sockets: bool) -> any
         .override_global("SETUP", &setup, true)
         .map_max_entries("SEGMENTS", options.segment_ring)
         .map_max_entries("SCRATCH", cpus)
+        .map_max_entries("CLAIMED", cpus + 1)
         .load(OBJECT)
         .context("cannot load the kernel side (CAP_BPF and CAP_PERFMON, or root, are needed)")
 }
@@ -214,6 +231,7 @@ fn load_one(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
     let program = program(ebpf, hook)?;
     let loaded = match program {
         Program::RawTracePoint(program) => program.load(),
+        Program::UProbe(program) => program.load(),
         program => <&mut TracePoint>::try_from(program)?.load(),
     };
     loaded.with_context(|| format!("the kernel refuses the program {}", hook.program))
@@ -223,9 +241,10 @@ fn attach_loaded(ebpf: &mut Ebpf, hook: &Hook) -> anyhow::Result<()> {
     let program = program(ebpf, hook)?;
     let attached = match program {
         Program::RawTracePoint(program) => program.attach(hook.tracepoint).map(drop),
+        Program::UProbe(program) => return libraries::try_on_self(program),
         program => <&mut TracePoint>::try_from(program)?.attach(hook.category, hook.tracepoint).map(drop),
     };
-    attached.with_context(|| format!("cannot attach to the tracepoint {}:{}", hook.category, hook.tracepoint))
+    attached.with_context(|| format!("cannot attach to {}:{}", hook.category, hook.tracepoint))
 }
 
 /// Tries each hook by itself, as `remora check` shows them: loads its program, attaches it, and lets go at once.
@@ -287,6 +306,27 @@ impl Probe {
         self.rare.hook(seen);
     }
 
+    /// Hooks the files with functions of TLS libraries that a process has mapped.
+    pub fn hook_libraries(&mut self, tgid: Tgid, files: Vec<Library>) {
+        self.libraries.hook(&mut self.ebpf, tgid, files);
+    }
+
+    /// Files that are hooked for their functions of TLS libraries, and at how many places.
+    #[must_use]
+    pub fn libraries(&self) -> (u64, u64) {
+        self.libraries.count()
+    }
+
+    /// A process has ended, or runs another file.
+    pub fn forget(&mut self, tgid: Tgid) {
+        self.libraries.leave(tgid);
+    }
+
+    /// Lets go of what nobody has used for a while. To be called every few seconds.
+    pub fn sweep(&mut self) {
+        self.libraries.sweep();
+    }
+
     /// The cost of each program so far.
     #[must_use]
     pub fn costs(&self) -> BTreeMap<&'static str, ProgramCost> {
@@ -302,12 +342,14 @@ impl Probe {
 
     /// Detaches all programs; what is in the rings stays readable.
     pub fn detach(&mut self) {
+        self.libraries.unhook();
         for (_, program) in self.ebpf.programs_mut() {
             let _ = match program {
                 Program::TracePoint(program) => program.unload(),
                 Program::RawTracePoint(program) => program.unload(),
                 Program::SockOps(program) => program.unload(),
                 Program::SkMsg(program) => program.unload(),
+                Program::UProbe(program) => program.unload(),
                 _ => Ok(()),
             };
         }
@@ -326,11 +368,12 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
     vec![
         ("segments", options.segment_ring.into()),
         ("lifecycle", limits::LIFECYCLE_RING.into()),
-        ("sockets", hash(limits::SOCKETS, 56)),
+        ("sockets", hash(limits::SOCKETS, 64)),
         ("processes", hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48)),
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),
-        ("scratch", cpus * (2 * limits::CAPTURE as u64 + 240)),
+        ("scratch", (2 * cpus + 1) * (2 * limits::CAPTURE as u64 + 248)),
+        ("tls", hash(limits::TLS_CALLS, 56) + hash(limits::TLS_SESSIONS, 40) + hash(limits::TLS_THREADS, 40)),
         ("contexts", contexts + fields),
     ]
 }

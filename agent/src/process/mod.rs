@@ -2,8 +2,8 @@
 //!
 //! [`read`] takes what `/proc` tells, once for each process; [`name`], [`container`] and [`environment`] make sense of
 //! it, [`resource`] puts it in the terms of the semantic conventions, [`filter`] is the user's choice, and [`Processes`]
-//! remembers all that; [`go`] finds the goroutines of Go programs, [`tls`] the functions of TLS libraries. A process that ends
-//! before it can be read is called as its exec said.
+//! remembers all that; [`programs`] looks into executables: [`go`] finds the goroutines of Go programs, [`tls`] the functions of
+//! TLS libraries. A process that ends before it can be read is called as its exec said.
 
 mod args;
 pub mod container;
@@ -11,6 +11,7 @@ pub mod environment;
 pub mod filter;
 pub mod go;
 pub mod name;
+pub mod programs;
 pub mod read;
 pub mod resource;
 mod table;

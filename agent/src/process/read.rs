@@ -138,6 +138,13 @@ pub fn launch(tgid: Tgid) -> Result<Launch, Gone> {
     open(tgid).map(|process| Launch::read(&process, tgid))
 }
 
+/// The processes that there are; none when `/proc` cannot be read.
+#[must_use]
+pub fn all() -> Vec<Tgid> {
+    let all = procfs::process::all_processes().into_iter().flatten();
+    all.filter_map(|process| u32::try_from(process.ok()?.pid).ok().map(Tgid)).collect()
+}
+
 /// The parent of a process, while it lives.
 #[must_use]
 pub fn parent(tgid: Tgid) -> Option<Tgid> {

@@ -112,6 +112,10 @@ pub struct Begun {
     pub head_end: MonoNanos,
     /// Of the request's first octet.
     pub position: Seq,
+    /// The stream of HTTP/2 that it is.
+    pub stream: Option<u32>,
+    /// Another request of its connection was under way when it began.
+    pub pipelined: bool,
     /// What is asked for, as a hash of method and shape of the path: alike for requests of one kind, as a rule.
     pub operation: u32,
     /// A hash of the whole target as sent: a proxy passes it on.

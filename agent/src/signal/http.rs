@@ -8,7 +8,7 @@ use opentelemetry_semantic_conventions::attribute as key;
 use super::attribute::AttributeSink;
 use super::redact;
 use super::rpc;
-use super::span::{ConnectDetail, Endpoints, HttpDetail, Kind, Status};
+use super::span::{ConnectDetail, Endpoints, HttpDetail, Kind, Status, Tls};
 use crate::protocol::http::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Failure};
 
@@ -94,8 +94,8 @@ pub fn span_name(http: &HttpMessage, route: Option<&str>) -> Box<str> {
 }
 
 /// The value of `url.scheme`.
-const fn scheme(http: &HttpMessage) -> &'static str {
-    if http.https { "https" } else { "http" }
+fn scheme(http: &HttpMessage, endpoints: Option<Endpoints>) -> &'static str {
+    if http.https || endpoints.is_some_and(|endpoints| endpoints.tls != Tls::No) { "https" } else { "http" }
 }
 
 /// Path and query of a request target; neither for the authority form, and of one that was not
@@ -247,7 +247,7 @@ fn request(kind: Kind, detail: &HttpDetail, address: Option<&str>, port: Option<
     if let Some(query) = &query {
         sink.str(key::URL_QUERY, query);
     }
-    sink.str(key::URL_SCHEME, scheme(http));
+    sink.str(key::URL_SCHEME, scheme(http, detail.endpoints));
     if let Some(route) = &detail.route {
         match kind {
             Kind::Server => sink.str(key::HTTP_ROUTE, route),
@@ -255,7 +255,7 @@ fn request(kind: Kind, detail: &HttpDetail, address: Option<&str>, port: Option<
         }
     }
     if kind == Kind::Client {
-        full_url(scheme(http), address, port, path, query.as_deref(), sink);
+        full_url(scheme(http, detail.endpoints), address, port, path, query.as_deref(), sink);
     }
 }
 

@@ -30,11 +30,23 @@ pub enum Status {
     Error = 2,
 }
 
-/// The socket's two ends as the observed process sees them.
+/// The socket's two ends as the observed process sees them, and whether TLS is spoken between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     pub local: std::net::SocketAddr,
     pub peer: std::net::SocketAddr,
+    pub tls: Tls,
+}
+
+/// Whether TLS is spoken on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tls {
+    #[default]
+    No,
+    /// Its plaintext was seen from the first octet on.
+    Whole,
+    /// Its plaintext was seen from somewhere on.
+    Late,
 }
 
 /// What a span tells of the traffic it stands for.

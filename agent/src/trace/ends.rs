@@ -2,7 +2,8 @@
 //!
 //! Both ends count the octets of a connection alike, since positions are TCP's own. So the client's address and port
 //! and the position of a request's first octet name that request at both ends, over loopback, bridges and veth pairs,
-//! and also where the server's address is translated on the way.
+//! and also where the server's address is translated on the way. Plaintext of TLS has no such positions: there a stream of HTTP/2
+//! names its request, and one that is alone on its connection needs no name.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,23 +12,43 @@ use rustc_hash::FxHashMap;
 
 use crate::conn::ExchangeId;
 use crate::protocol::Begun;
-use crate::signal::span::{Endpoints, Kind};
+use crate::signal::span::{Endpoints, Kind, Tls};
 
 /// What names a request at both ends of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     client: IpAddr,
     port: u16,
-    position: Seq,
+    place: Place,
+}
+
+/// What names a request among those of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    /// Its position.
+    Octet(Seq),
+    /// Its stream of HTTP/2.
+    Stream(u32),
+    /// It is the only one under way, and asks for this target: the positions of plaintext are no one's but its session's, and
+    /// each end counts from where it was seen first.
+    Only(u64),
 }
 
 impl Key {
-    pub(super) fn of(kind: Kind, request: &Begun, endpoints: Endpoints) -> Self {
+    /// `None` when nothing names it at both ends.
+    pub(super) fn of(kind: Kind, request: &Begun, endpoints: Endpoints) -> Option<Self> {
         let client: SocketAddr = match kind {
             Kind::Server => endpoints.peer,
             Kind::Client => endpoints.local,
         };
-        Self { client: client.ip().to_canonical(), port: client.port(), position: request.position }
+        let place = match (endpoints.tls, request.stream) {
+            (Tls::No, _) => Place::Octet(request.position),
+            (_, Some(stream)) => Place::Stream(stream),
+            (_, None) if !request.pipelined => Place::Only(request.target),
+            (Tls::Whole, None) => Place::Octet(request.position),
+            (Tls::Late, None) => return None,
+        };
+        Some(Self { client: client.ip().to_canonical(), port: client.port(), place })
     }
 }
 

@@ -258,7 +258,7 @@ impl Traces {
                 .and_then(|told| told.span_id)
                 .unwrap_or(self.judge.span_id()),
             fixed: told.map(|told| told.trace_id),
-            key: endpoints.map(|endpoints| Key::of(kind, request, endpoints)),
+            key: endpoints.and_then(|endpoints| Key::of(kind, request, endpoints)),
             place: None,
             by_context: None,
             passes_on: own.cause.is_some(),
@@ -270,6 +270,7 @@ impl Traces {
             told: false,
             calls: 0,
         };
+        let named = open.key.is_some();
         let met = open.key.and_then(|key| self.ends.meet(key, End { id, kind, at: request.at }));
         let alone = self.enter(id, open, out);
         self.propagated.begun(kind, id, request.position);
@@ -283,7 +284,7 @@ impl Traces {
                     (Kind::Server, _, Some(client)) if passed_on => {
                         self.join(id, client.id, Link::certain(Method::Socket), out);
                     }
-                    (Kind::Server, _, None) if self.sdks.passing && endpoints.is_some() => {
+                    (Kind::Server, _, None) if self.sdks.passing && named => {
                         if let Some(open) = self.open.get_mut(&id) {
                             open.by_context = Some(Box::new(place));
                         }
@@ -294,8 +295,8 @@ impl Traces {
             }
             (None, ..) if told.is_some_and(|told| self.follow(id, &told, kind, met, request.at, out)) => {}
             (None, Kind::Server, Some(client)) => self.join(id, client.id, Link::certain(Method::Socket), out),
-            // Where its connection's ends are not known, the other one cannot be met.
-            (None, Kind::Server, None) if endpoints.is_none() => self.uproot(id, out),
+            // Where nothing names it at its connection's other end, that one cannot be met.
+            (None, Kind::Server, None) if !named => self.uproot(id, out),
             (None, Kind::Server, None) => self.lonely.push_back((request.at, id)),
             (None, Kind::Client, _) if alone => self.uproot(id, out),
             (None, Kind::Client, _) => {}

@@ -11,7 +11,7 @@ use crate::listen::sample;
 use crate::protocol::context::{Format, TraceContext};
 use crate::protocol::http::HttpMessage;
 use crate::protocol::{Coroutine, Exchange, Thread};
-use crate::signal::span::{Detail, TraceId};
+use crate::signal::span::{Detail, Tls, TraceId};
 
 const MS: u64 = 1_000_000;
 const CLIENT: &str = "10.0.0.9:40000";
@@ -63,8 +63,8 @@ impl Bench {
     ) {
         let (client, server) = (client.parse().unwrap(), SERVER.parse().unwrap());
         let (direction, endpoints) = match kind {
-            Kind::Server => (Direction::Ingress, Endpoints { local: server, peer: client }),
-            Kind::Client => (Direction::Egress, Endpoints { local: client, peer: server }),
+            Kind::Server => (Direction::Ingress, Endpoints { local: server, peer: client, tls: Tls::No }),
+            Kind::Client => (Direction::Egress, Endpoints { local: client, peer: server, tls: Tls::No }),
         };
         let begun = Begun {
             number: 1,
@@ -75,6 +75,8 @@ impl Bench {
             head_end: MonoNanos(at),
             at: MonoNanos(at),
             position: Seq(position),
+            stream: None,
+            pipelined: false,
             operation: self.operation,
             target: self.target,
             target_text: Arc::clone(&self.target_text),

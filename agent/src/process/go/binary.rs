@@ -26,7 +26,7 @@ const TLS: u64 = 8_u64.wrapping_neg();
 
 /// The layout of the Go program in an executable for x86-64. `None` for other programs, releases that are not known and
 /// have no debug information, and files that are no executables.
-pub(super) fn layout(file: File) -> Option<GoLayout> {
+pub(in crate::process) fn layout(file: File) -> Option<GoLayout> {
     let file = ReadCache::new(file);
     let header = Header::parse(&file).ok()?;
     // Counts that do not fit the header stand elsewhere, and may be anything; no executable has so many.

@@ -1,14 +1,14 @@
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use super::*;
 
 const PROGRAM: &str = "package main\n\nfunc main() {}\n";
 
 /// Builds a program by the Go that is installed; `None`, with a word about it, when there is none.
-fn build(folder: &Path, name: &str, source: &str, arguments: &[&str]) -> Option<PathBuf> {
+pub(in crate::process) fn build(folder: &Path, name: &str, source: &str, arguments: &[&str]) -> Option<PathBuf> {
     let (main, program) = (folder.join(format!("{name}.go")), folder.join(name));
     std::fs::write(&main, source).unwrap();
     let built = Command::new("go").arg("build").args(arguments).arg("-o").arg(&program).arg(&main).output();
@@ -88,29 +88,4 @@ fn damaged_executables_are_no_programs_and_no_panic() {
         octets[place] = 0xff;
         try_one(&octets);
     }
-}
-
-#[test]
-fn a_process_is_asked_about_once_and_answered() {
-    let folder = tempfile::tempdir().unwrap();
-    let source = "package main\n\nimport \"time\"\n\nfunc main() { time.Sleep(time.Minute) }\n";
-    let Some(program) = build(folder.path(), "sleeper", source, &[]) else { return };
-    let mut child = Command::new(program).spawn().unwrap();
-    let (go, own) = (Tgid(child.id()), Tgid(std::process::id()));
-    let mut programs = Programs::start().unwrap();
-    programs.look_into(go);
-    programs.look_into(own);
-    assert_eq!(programs.bits(go), 0);
-    let mut answers = Vec::new();
-    let until = Instant::now() + Duration::from_secs(20);
-    while answers.len() < 2 && Instant::now() < until {
-        answers.extend(programs.answer());
-        thread::sleep(Duration::from_millis(1));
-    }
-    let bits = (programs.bits(go), programs.bits(own));
-    programs.forget(go);
-    let _ = (child.kill(), child.wait());
-    assert_eq!(bits, (PROCESS_LOOKED_INTO | PROCESS_GO, PROCESS_LOOKED_INTO));
-    assert_eq!(answers.len(), 2);
-    assert_eq!(programs.bits(go), 0);
 }

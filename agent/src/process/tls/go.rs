@@ -10,10 +10,11 @@ use memchr::memmem;
 use super::elf::{Image, Section};
 use super::{Kind, Place, code};
 
-const FUNCTIONS: [(&[u8], u64); 3] = [
+const FUNCTIONS: [(&[u8], u64); 4] = [
     (b"crypto/tls.(*Conn).Read\0", function::GO_READ),
     (b"crypto/tls.(*Conn).Write\0", function::GO_WRITE),
-    (b"crypto/tls.(*Conn).handshakeContext\0", function::GO_HANDSHAKE),
+    (b"crypto/tls.(*Conn).clientHandshake\0", function::GO_HANDSHAKE),
+    (b"crypto/tls.(*Conn).serverHandshake\0", function::GO_HANDSHAKE),
 ];
 /// What these names have in common.
 const PREFIX: &[u8] = b"crypto/tls.(*Conn).";

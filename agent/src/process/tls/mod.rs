@@ -13,12 +13,14 @@ mod code;
 mod elf;
 mod files;
 mod go;
+mod host;
 mod names;
 mod rust;
 
 use std::fs::File;
 
 pub use self::files::{Mapped, files};
+pub use self::host::host_files;
 
 /// One place to be hooked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

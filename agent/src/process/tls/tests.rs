@@ -28,7 +28,7 @@ const GNUTLS: [(&str, u64); 4] = [
 const GO: [(&str, u64); 3] = [
     ("crypto/tls.(*Conn).Read", function::GO_READ),
     ("crypto/tls.(*Conn).Write", function::GO_WRITE),
-    ("crypto/tls.(*Conn).handshakeContext", function::GO_HANDSHAKE),
+    ("crypto/tls.(*Conn).clientHandshake", function::GO_HANDSHAKE),
 ];
 const CLIENT: &str = "package main\n\nimport (\n\t\"crypto/tls\"\n\t\"os\"\n)\n\nfunc main() {\n\
     \tc, err := tls.Dial(\"tcp\", os.Args[1], nil)\n\tif err != nil {\n\t\treturn\n\t}\n\

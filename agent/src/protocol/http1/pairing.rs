@@ -226,6 +226,8 @@ impl Pairing {
             at: begun.start,
             head_end: begun.end,
             position: begun.position,
+            stream: None,
+            pipelined: false,
             operation: operation(&head.message),
             target: target(&head.message),
             target_text: Arc::clone(&head.message.target),

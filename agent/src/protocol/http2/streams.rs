@@ -88,6 +88,8 @@ impl Streams {
             thread: start.thread,
             at: start.at,
             position: start.position,
+            stream: Some(id),
+            pipelined: false,
             operation: operation(&message),
             target: if message.target.is_empty() { unknown } else { target(&message) },
             target_text: message.target.clone(),

@@ -1,0 +1,249 @@
+//! Plaintext of TLS, seen at the functions of the libraries that take it and give it.
+//!
+//! A function names its session (an `SSL *`, a `tls.Conn *`), and not the socket. The socket is the one that the same
+//! thread, or goroutine, uses while it is in the function ([`moved`]). Where the program moves the records itself, the
+//! session comes next to the socket in time ([`session`]). So no field of a library's structure is read.
+
+mod kept;
+mod registers;
+mod session;
+
+use agent_common::counter::Counter;
+use agent_common::ids::Direction;
+use agent_common::tls::{RETURN, function};
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
+
+use crate::call::{self, Call};
+use crate::maps::{SOCKETS, TLS_CALLS, count};
+use crate::segment::{self, Payload};
+use crate::socket::Socket;
+pub use crate::tls::kept::Kept;
+use crate::tls::registers::Registers;
+pub use crate::tls::session::{Session, SessionId, Thread};
+
+/// Who calls a library: a thread by its id, or a goroutine, which may change its thread, by the address of its `runtime.g`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Caller {
+    pub tgid: u64,
+    pub id: u64,
+}
+
+/// A call that has not returned.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Calling {
+    /// As [`SessionId::address`].
+    pub session: u64,
+    pub buffer: u64,
+    /// Where the function was told to put the number of octets, or of how many slices the buffer is an array; 0 for none.
+    pub further: u64,
+    pub at: u64,
+    /// One of [`function`].
+    pub function: u32,
+    /// Not 0: a socket was used within it.
+    pub nested: u32,
+}
+
+/// What a function does with its session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Moves(Direction),
+    Handshake,
+    Frees,
+}
+
+#[inline(always)]
+fn role(function: u64) -> Option<Role> {
+    Some(match function {
+        function::SSL_READ
+        | function::SSL_READ_EX
+        | function::GNUTLS_RECV
+        | function::GO_READ
+        | function::RUSTLS_READ => Role::Moves(Direction::Ingress),
+        function::SSL_WRITE
+        | function::SSL_WRITE_EX
+        | function::SSL_WRITE_EX2
+        | function::SSL_SENDFILE
+        | function::GNUTLS_SEND
+        | function::GNUTLS_SEND2
+        | function::GO_WRITE
+        | function::RUSTLS_WRITE
+        | function::RUSTLS_WRITE_SLICE => Role::Moves(Direction::Egress),
+        function::SSL_HANDSHAKE | function::GNUTLS_HANDSHAKE | function::GO_HANDSHAKE => Role::Handshake,
+        function::SSL_FREE | function::GNUTLS_DEINIT | function::RUSTLS_DROP => Role::Frees,
+        _ => return None,
+    })
+}
+
+#[inline(always)]
+fn caller<const GO: bool>(registers: &Registers, thread: u64) -> Caller {
+    let id = if GO { registers.goroutine() } else { thread & 0xffff_ffff };
+    Caller { tgid: thread >> 32, id }
+}
+
+#[inline(always)]
+fn cookie<C: EbpfContext>(ctx: &C) -> u64 {
+    // SAFETY: the context is that of the program.
+    unsafe { bpf_get_attach_cookie(ctx.as_ptr()) }
+}
+
+/// A function of a library begins. `GO`: one of Go, whose calls follow another convention and whose goroutines change their
+/// threads.
+#[inline(always)]
+pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
+    let thread = call::thread();
+    if !segment::traced((thread >> 32) as u32) {
+        return;
+    }
+    let function = cookie(ctx);
+    let registers = Registers::of(ctx);
+    let Some(role) = role(function) else { return };
+    let [session, buffer, _, fourth, fifth] = if GO { registers.go_arguments() } else { registers.arguments() };
+    let id = SessionId { tgid: thread >> 32, address: session };
+    match role {
+        Role::Frees => return session::freed(&id),
+        Role::Handshake => session::begins(&id),
+        Role::Moves(_) => {}
+    }
+    if function == function::RUSTLS_READ {
+        return taken(&id, thread, buffer);
+    }
+    let caller = caller::<GO>(&registers, thread);
+    if let Some(outer) = TLS_CALLS.get_ptr(&caller) {
+        // SAFETY: a value of the map; only this caller changes it.
+        let outer = unsafe { &*outer };
+        // A function that calls another one with what it was given itself.
+        let same = outer.session == session && outer.function != function as u32;
+        if same && (role == Role::Handshake || outer.buffer == buffer) {
+            return;
+        }
+    }
+    let (buffer, further) = match function {
+        function::SSL_READ_EX | function::SSL_WRITE_EX => (buffer, fourth),
+        function::SSL_WRITE_EX2 => (buffer, fifth),
+        function::RUSTLS_WRITE => chunks(buffer),
+        _ => (buffer, 0),
+    };
+    let calling = Calling { session, buffer, further, at: call::now(), function: function as u32, nested: 0 };
+    if TLS_CALLS.insert(&caller, &calling, 0).is_err() {
+        count(Counter::TlsCallLost);
+    }
+}
+
+/// A function of a library returns; `GO` as in [`entered`].
+#[inline(always)]
+pub fn returned<const GO: bool, C: EbpfContext>(ctx: &C) {
+    let thread = call::thread();
+    if !segment::traced((thread >> 32) as u32) {
+        return;
+    }
+    let function = cookie(ctx) & !RETURN;
+    let registers = Registers::of(ctx);
+    let caller = caller::<GO>(&registers, thread);
+    let Some(calling) = TLS_CALLS.get_ptr(&caller) else { return };
+    // SAFETY: a value of the map; only this caller changes it.
+    let calling = unsafe { *calling };
+    if u64::from(calling.function) != function {
+        return;
+    }
+    let _ = TLS_CALLS.remove(&caller);
+    let id = SessionId { tgid: thread >> 32, address: calling.session };
+    if !GO && calling.nested == 0 {
+        session::returned(&id, thread, function);
+    }
+    let Some(Role::Moves(direction)) = role(function) else { return };
+    let result = registers.result();
+    let moved = match function {
+        // They return 1 when it worked, and C's `int` leaves the upper half of the register undefined.
+        function::SSL_READ_EX | function::SSL_WRITE_EX | function::SSL_WRITE_EX2 => match result as i32 {
+            1 => call::user::<u64>(calling.further).unwrap_or(0) as i64,
+            _ => 0,
+        },
+        function::SSL_READ | function::SSL_WRITE => i64::from(result as i32),
+        _ => result as i64,
+    };
+    if moved <= 0 || moved > i64::from(i32::MAX) {
+        return;
+    }
+    let several = function == function::RUSTLS_WRITE && calling.further != 0;
+    let payload = match function {
+        function::SSL_SENDFILE => Payload::Unseen,
+        _ => Payload::Flat { at: calling.buffer },
+    };
+    let at = match direction {
+        Direction::Egress => calling.at,
+        Direction::Ingress => call::now(),
+    };
+    match session::socket(&id) {
+        Some((sk, socket)) if several => segment::slices(sk, socket, thread, at, calling.buffer, moved as u32),
+        Some((sk, socket)) => {
+            // SAFETY: a value of the map, which stays readable while the program runs.
+            segment::plaintext(sk, unsafe { &mut *socket }, thread, at, direction, payload, moved as u32);
+        }
+        None if !GO && direction == Direction::Egress => {
+            let payload =
+                if several { Payload::Vectors { at: calling.buffer, count: calling.further } } else { payload };
+            kept::keep(&id, thread, at, payload, moved as u32);
+        }
+        None => count(Counter::TlsUnattributed),
+    }
+}
+
+/// rustls hands over plaintext of what the same thread has just read: `at` is where three words lie, of which the last two are
+/// its address and length.
+#[inline(always)]
+fn taken(id: &SessionId, thread: u64, at: u64) {
+    session::returned(id, thread, function::RUSTLS_READ);
+    let Some([_, buffer, len]) = call::user::<[u64; 3]>(at) else {
+        count(Counter::PayloadFault);
+        return;
+    };
+    if len == 0 || len > i32::MAX as u64 {
+        return;
+    }
+    let Some((sk, socket)) = session::socket(id) else {
+        count(Counter::TlsUnattributed);
+        return;
+    };
+    let payload = Payload::Flat { at: buffer };
+    // SAFETY: a value of the map, which stays readable while the program runs.
+    segment::plaintext(sk, unsafe { &mut *socket }, thread, call::now(), Direction::Ingress, payload, len as u32);
+}
+
+/// Where the plaintext lies that rustls is given (`OutboundChunks`): one buffer, or an array of slices and how many they are.
+/// What begins in the middle of the first slice is not looked for.
+#[inline(always)]
+fn chunks(at: u64) -> (u64, u64) {
+    match call::user::<[u64; 4]>(at) {
+        Some([0, buffer, ..]) => (buffer, 0),
+        Some([slices, count, 0, _]) => (slices, count),
+        _ => (0, 0),
+    }
+}
+
+/// A call has moved records on the socket of a TLS connection.
+#[inline(always)]
+pub fn moved(sk: u64, socket: &mut Socket, thread: u64, direction: Direction) {
+    let tgid = thread >> 32;
+    let in_thread = TLS_CALLS.get_ptr_mut(&Caller { tgid, id: thread & 0xffff_ffff });
+    // A goroutine's address is in the register that Go's functions keep it in: its system calls are made by such.
+    let calling = in_thread.or_else(|| TLS_CALLS.get_ptr_mut(&Caller { tgid, id: Call::current().goroutine() }));
+    if let Some(calling) = calling {
+        // SAFETY: a value of the map; only this caller changes it.
+        let calling = unsafe { &mut *calling };
+        calling.nested = 1;
+        session::uses(&SessionId { tgid, address: calling.session }, sk, socket);
+        return;
+    }
+    session::beside(thread, sk, socket, direction);
+}
+
+/// The entry of a socket that still is the one that it was.
+#[inline(always)]
+fn still(sk: u64, conn: u64) -> Option<*mut Socket> {
+    let socket = SOCKETS.get_ptr_mut(&sk)?;
+    // SAFETY: a value of the map, which stays readable while the program runs.
+    (unsafe { (*socket).conn } == conn).then_some(socket)
+}
