@@ -27,10 +27,15 @@ const DAY: u64 = 86_400 * SECOND;
 
 /// Carries out `steps` by one curl; gives what it did. Times are those of its own trace, in microseconds.
 pub fn run(base: &str, steps: &[Step], keep_alive: bool) -> Result<Vec<Exchange>> {
+    run_with(base, steps, keep_alive, "")
+}
+
+/// The same with further lines of configuration for each request.
+pub fn run_with(base: &str, steps: &[Step], keep_alive: bool, more: &str) -> Result<Vec<Exchange>> {
     let folder = TempDir::new()?;
     let config = folder.path().join("config");
     let trace = folder.path().join("trace");
-    std::fs::write(&config, configuration(folder.path(), base, steps, keep_alive)?)?;
+    std::fs::write(&config, configuration(folder.path(), base, steps, keep_alive, more)?)?;
     let program = env::which("curl").context("curl is not installed")?;
     let mut command = Command::new(program);
     // --disable must come first: no configuration of the user's own.
@@ -59,7 +64,7 @@ pub fn run(base: &str, steps: &[Step], keep_alive: bool) -> Result<Vec<Exchange>
     steps.iter().zip(lines).zip(times).map(exchange).collect()
 }
 
-fn configuration(folder: &Path, base: &str, steps: &[Step], keep_alive: bool) -> Result<String> {
+fn configuration(folder: &Path, base: &str, steps: &[Step], keep_alive: bool, more: &str) -> Result<String> {
     let mut text = String::new();
     for (at, step) in steps.iter().enumerate() {
         if at > 0 {
@@ -69,6 +74,7 @@ fn configuration(folder: &Path, base: &str, steps: &[Step], keep_alive: bool) ->
             "url = \"{base}{}\"\noutput = \"/dev/null\"\nwrite-out = \"%{{json}}\\n\"\n",
             step.target
         ));
+        text.push_str(more);
         match step.method.as_str() {
             "HEAD" => text.push_str("head\n"),
             method => text.push_str(&format!("request = \"{method}\"\n")),
@@ -105,6 +111,8 @@ fn times(trace: &str, spawned: u64, fraction: u64) -> Result<Vec<(u64, u64)>> {
         if what.starts_with("=> Send header") {
             times.push((correction + shown, correction + shown));
         } else if (what.starts_with("=> Send ") || what.starts_with("<= Recv "))
+            // The records of TLS have lines of their own, those of the next connection's handshake too.
+            && !what.contains("SSL data")
             && let Some(last) = times.last_mut()
         {
             last.1 = correction + shown;

@@ -28,6 +28,14 @@ pub fn venv(name: &str) -> PathBuf {
     workspace().join("target/fixtures/venv/bin").join(name)
 }
 
+/// A program of this package: cargo puts it beside the one that runs, tests one folder below.
+#[must_use]
+pub fn beside(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap_or_default();
+    let folders = own.ancestors().skip(1).take(2);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file()).unwrap_or_else(|| name.into())
+}
+
 /// The agent under test: `REMORA_BIN`, else the release build.
 #[must_use]
 pub fn remora() -> PathBuf {

@@ -93,6 +93,8 @@ pub struct Side<'a> {
     pub port: u16,
     pub start: Clock,
     pub end: Clock,
+    /// `http` or `https`.
+    pub scheme: &'static str,
     /// Compare `process.pid`.
     pub pid: bool,
     /// Compare the response's status and size; false where the observer cannot see them (a client that reads by splice).
@@ -112,6 +114,7 @@ impl<'a> Side<'a> {
             port,
             start: Clock::EXACT,
             end: Clock::EXACT,
+            scheme: "http",
             pid: true,
             response: true,
             unsized_bodies: false,
@@ -132,6 +135,12 @@ impl<'a> Side<'a> {
     #[must_use]
     pub fn clocks(mut self, start: Clock, end: Clock) -> Self {
         (self.start, self.end) = (start, end);
+        self
+    }
+
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.scheme = "https";
         self
     }
 
@@ -266,7 +275,7 @@ fn compare(side: &Side<'_>, exchange: &Exchange, span: &Span, report: &mut Repor
     if side.pid {
         differs("process.pid", format!("{:?}", span.pid()), format!("{:?}", Some(i64::from(exchange.pid))));
     }
-    differs("url.scheme", format!("{:?}", span.str("url.scheme")), format!("{:?}", Some("http")));
+    differs("url.scheme", format!("{:?}", span.str("url.scheme")), format!("{:?}", Some(side.scheme)));
     differs("that start is not after end", (span.start <= span.end).to_string(), true.to_string());
     let name = span.name.split(' ').next().unwrap_or("");
     let known = span.str("http.request.method_original").is_none();

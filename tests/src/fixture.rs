@@ -33,6 +33,12 @@ impl Language {
     }
 }
 
+/// The program `name` of the Python fixtures.
+#[must_use]
+pub fn python(name: &str) -> Command {
+    with(&env::python(), &env::fixture(&format!("python/{name}.py")))
+}
+
 /// The program `name` of the fixtures of `language`.
 #[must_use]
 pub fn program(language: Language, name: &str) -> Command {
@@ -117,7 +123,8 @@ impl Server {
         Self::run(&mut host.command(&command))
     }
 
-    fn run(command: &mut Command) -> Result<Self> {
+    /// By a command that takes `--log` and announces its port.
+    pub fn run(command: &mut Command) -> Result<Self> {
         let folder = TempDir::new()?;
         let log = folder.path().join("server.log");
         let process = Process::spawn(command.arg("--log").arg(&log))?;
@@ -193,12 +200,23 @@ impl Client {
         args: &[&str],
         change: impl FnOnce(Command) -> Command,
     ) -> Result<Self> {
+        let mut command = language.command("client");
+        command.args(args);
+        Self::by(command, base, steps, change)
+    }
+
+    /// By a command that takes `--base`, `--plan` and `--log`, and is changed when it has them.
+    pub fn by(
+        mut command: Command,
+        base: &str,
+        steps: &[Step],
+        change: impl FnOnce(Command) -> Command,
+    ) -> Result<Self> {
         let folder = TempDir::new()?;
         let log = folder.path().join("client.log");
         let plan = folder.path().join("plan");
         plan::write(&plan, steps)?;
-        let mut command = language.command("client");
-        command.args(["--base", base, "--plan"]).arg(plan).arg("--log").arg(&log).args(args);
+        command.args(["--base", base, "--plan"]).arg(plan).arg("--log").arg(&log);
         Ok(Self { process: Process::spawn(&mut change(command))?, log, planned: steps.len(), _folder: folder })
     }
 

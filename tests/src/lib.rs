@@ -25,7 +25,9 @@ pub mod plan;
 pub mod process;
 pub mod run;
 pub mod scenario;
+pub mod secure;
 pub mod span;
+pub mod tls;
 pub mod truth;
 pub mod wait;
 

@@ -15,7 +15,7 @@
 //! The truth travels in the requests: a request with `x-truth: P` causes requests with `x-truth: P.n` and
 //! `x-truth-parent: P`. The agent shows both as attributes and makes no use of them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -212,7 +212,7 @@ fn command(name: &str) -> Command {
             java.arg(env::workspace().join("target/fixtures/java")).arg("Stock");
             java
         }
-        "quotes" => Command::new(beside("quotes")),
+        "quotes" => Command::new(env::beside("quotes")),
         "orders" => {
             let mut node = Command::new(env::which("node").unwrap_or_else(|| "node".into()));
             node.arg(env::fixture("node/orders.js"));
@@ -230,13 +230,6 @@ fn command(name: &str) -> Command {
         command.env_remove(variable);
     }
     command
-}
-
-/// A program of this package: cargo puts it beside the one that runs, tests one folder below.
-fn beside(name: &str) -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_default();
-    let folders = own.ancestors().skip(1).take(2);
-    folders.map(|folder| folder.join(name)).find(|file| file.is_file()).unwrap_or_else(|| name.into())
 }
 
 fn gateway(root: &Path, port: u16, users: u16) -> String {

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::process::Process;
+use crate::tls::Credentials;
 use crate::truth::Exchange;
 use crate::{env, fixture, plan, wait};
 
@@ -17,6 +18,7 @@ use crate::{env, fixture, plan, wait};
 /// `/status/503` with that status, `/big/N` from a file by sendfile, `/proxy/` by an upstream if there is one.
 pub struct Nginx {
     pub port: u16,
+    scheme: &'static str,
     log: PathBuf,
     _process: Process,
     folder: TempDir,
@@ -38,6 +40,15 @@ struct Line {
 impl Nginx {
     /// `upstream` is the port of the server behind `/proxy/`, spoken to by HTTP/1.1 over kept connections.
     pub fn start(upstream: Option<u16>) -> Result<Self> {
+        Self::start_with(upstream, None)
+    }
+
+    /// By TLS, with HTTP/2 for clients that wish it.
+    pub fn start_tls(credentials: &Credentials) -> Result<Self> {
+        Self::start_with(None, Some(credentials))
+    }
+
+    fn start_with(upstream: Option<u16>, credentials: Option<&Credentials>) -> Result<Self> {
         let folder = TempDir::new()?;
         let root = folder.path();
         std::fs::create_dir_all(root.join("data/big"))?;
@@ -46,16 +57,17 @@ impl Nginx {
         }
         let port = fixture::free_port()?;
         let config = root.join("nginx.conf");
-        std::fs::write(&config, configuration(root, port, upstream)?)?;
+        std::fs::write(&config, configuration(root, port, upstream, credentials)?)?;
         let program = env::which("nginx").context("nginx is not installed")?;
         let process = Process::spawn(Command::new(program).arg("-c").arg(&config).arg("-p").arg(root))?;
         fixture::accepts(port).with_context(|| process.stderr())?;
-        Ok(Self { port, log: root.join("access.log"), _process: process, folder })
+        let scheme = if credentials.is_some() { "https" } else { "http" };
+        Ok(Self { port, scheme, log: root.join("access.log"), _process: process, folder })
     }
 
     #[must_use]
     pub fn base(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
     }
 
     /// Where its files lie.
@@ -92,7 +104,12 @@ fn exchange(line: &str) -> Result<Exchange> {
     })
 }
 
-fn configuration(root: &std::path::Path, port: u16, upstream: Option<u16>) -> Result<String> {
+fn configuration(
+    root: &std::path::Path,
+    port: u16,
+    upstream: Option<u16>,
+    credentials: Option<&Credentials>,
+) -> Result<String> {
     let root = root.display();
     // As root the workers would change to another user, who cannot read the temporary folder.
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
@@ -122,7 +139,13 @@ http {{
     if let Some(upstream) = upstream {
         writeln!(text, "  upstream behind {{ server 127.0.0.1:{upstream}; keepalive 8; }}")?;
     }
-    writeln!(text, "  server {{\n    listen 127.0.0.1:{port};\n    root {root}/data;")?;
+    // `http2 on` came with 1.25.1, which only warns of the older way.
+    let tls = if credentials.is_some() { " ssl http2" } else { "" };
+    writeln!(text, "  server {{\n    listen 127.0.0.1:{port}{tls};\n    root {root}/data;")?;
+    if let Some(credentials) = credentials {
+        let folder = credentials.folder().display();
+        writeln!(text, "    ssl_certificate {folder}/cert.pem;\n    ssl_certificate_key {folder}/key.pem;")?;
+    }
     text.push_str(
         r#"    location /item/ { return 200 "item\n"; }
     location = /hello { return 200 "hello\n"; }

@@ -73,9 +73,11 @@ pub(super) fn go() -> Result<String> {
     let mut build = Command::new("go");
     build.args(["build", "-buildvcs=false", "-o"]).arg(format!("{}/", bin.display())).arg("./...").current_dir(&folder);
     exec::run(&mut build)?;
-    let mut stripped = Command::new("go");
-    stripped.args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(bin.join("fan-stripped")).arg("./cmd/fan");
-    exec::run(stripped.current_dir(&folder))?;
+    for name in ["fan", "server"] {
+        let mut stripped = Command::new("go");
+        stripped.args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(bin.join(format!("{name}-stripped")));
+        exec::run(stripped.arg(format!("./cmd/{name}")).current_dir(&folder))?;
+    }
     Ok(format!("built into {}", bin.display()))
 }
 

@@ -24,6 +24,7 @@ const CURL: Package = package("curl", &["curl"], "HTTP client under test");
 const TESTS: &[Package] = &[
     NGINX,
     CURL,
+    package("wget", &["wget"], "HTTP client under test, with GnuTLS"),
     package("wrk", &["wrk"], "HTTP load"),
     package("nghttp2-client", &["h2load"], "HTTP load at a given rate"),
     package("nghttp2-server", &["nghttpd"], "HTTP/2 server under test"),
