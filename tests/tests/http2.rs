@@ -1,4 +1,4 @@
-//! HTTP/2 in the clear: many streams on one connection, of several clients and servers.
+//! HTTP/2 in the clear and by TLS: many streams on one connection, of several clients and servers.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,6 +9,7 @@ use tests::agent::Agent;
 use tests::fixture::{self, Language};
 use tests::process::Process;
 use tests::span::{CLIENT, SERVER, Span, of_kind};
+use tests::tls::{self, Credentials};
 use tests::{env, needs};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -16,6 +17,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// A server that is listening.
 struct Server {
     port: u16,
+    /// For TLS.
+    credentials: Option<Credentials>,
     _process: Process,
     _folder: tempfile::TempDir,
 }
@@ -23,9 +26,15 @@ struct Server {
 impl Server {
     /// That of a fixture.
     fn of(language: Language) -> Result<Self> {
-        let process = Process::spawn(fixture::program(language, "h2").arg("server"))?;
+        Self::of_with(language, None)
+    }
+
+    fn of_with(language: Language, credentials: Option<Credentials>) -> Result<Self> {
+        let mut command = fixture::program(language, "h2");
+        command.envs(credentials.iter().map(|credentials| (tls::VARIABLE, credentials.folder())));
+        let process = Process::spawn(command.arg("server"))?;
         let port = process.announcement(DEADLINE)?["port"].as_u64().context("no port")?;
-        Ok(Self { port: u16::try_from(port)?, _process: process, _folder: tempfile::tempdir()? })
+        Ok(Self { port: u16::try_from(port)?, credentials, _process: process, _folder: tempfile::tempdir()? })
     }
 
     /// nghttpd with files of 10 and of 100,000 octets, and padding.
@@ -39,11 +48,12 @@ impl Server {
         command.args(["--no-tls", "--padding=5", "--address=127.0.0.1", "--htdocs"]).arg(folder.path());
         let process = Process::spawn(command.arg(port.to_string()))?;
         fixture::accepts(port).with_context(|| process.stderr())?;
-        Ok(Self { port, _process: process, _folder: folder })
+        Ok(Self { port, credentials: None, _process: process, _folder: folder })
     }
 
     fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        let scheme = if self.credentials.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}{path}", self.port)
     }
 }
 
@@ -98,7 +108,9 @@ fn joined(spans: &[Span]) -> Result<()> {
 /// `count` requests by a fixture's client, `streams` at a time.
 fn call(client: Language, server: &Server, count: usize, streams: usize, gate: usize) -> Result<Process> {
     let numbers = [count, streams, gate].map(|number| number.to_string());
-    Process::spawn(fixture::program(client, "h2").args(["client", &server.url("")]).args(numbers))
+    let mut command = fixture::program(client, "h2");
+    command.envs(server.credentials.iter().map(|credentials| (tls::VARIABLE, credentials.folder())));
+    Process::spawn(command.args(["client", &server.url("")]).args(numbers))
 }
 
 #[test]
@@ -118,6 +130,27 @@ fn every_stream_has_a_span_on_both_sides() -> Result<()> {
             let check = || -> Result<()> {
                 same(&spans, CLIENT, (0..300).map(told).collect())?;
                 same(&spans, SERVER, (0..300).map(told).collect())?;
+                joined(&spans)
+            };
+            check().with_context(|| format!("{client:?} to {language:?}, {streams} streams"))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_stream_over_tls() -> Result<()> {
+    needs!("root", "node", "go");
+    const COUNT: usize = 200;
+    for (client, language) in [(Language::Node, Language::Go), (Language::Go, Language::Node)] {
+        for streams in [1, 20] {
+            let server = Server::of_with(language, Some(Credentials::new()?))?;
+            let agent = Agent::on(server.port)?;
+            call(client, &server, COUNT, streams, 0)?.succeed(DEADLINE)?;
+            let spans = agent.stop_after(2 * COUNT)?;
+            let check = || -> Result<()> {
+                same(&spans, CLIENT, (0..COUNT).map(told).collect())?;
+                same(&spans, SERVER, (0..COUNT).map(told).collect())?;
                 joined(&spans)
             };
             check().with_context(|| format!("{client:?} to {language:?}, {streams} streams"))?;
