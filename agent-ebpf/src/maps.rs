@@ -164,12 +164,18 @@ pub static STATES: LruHashMap<u64, State> = LruHashMap::with_max_entries(limits:
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
-/// Where a segment record is put together, by CPU: the stack has 512 octets. Twice the capture size, since the
-/// verifier bounds where a copy begins and how long it is each by itself. Programs that use it do not interrupt one
-/// another on a CPU: the kernel refuses to enter a second one of the tracepoints and counts that, and at the sockets they run in
-/// processes alone, without being preempted (up to Linux 6.18).
+/// Where a segment record is put together: the stack has 512 octets. Twice the capture size, since the verifier bounds
+/// where a copy begins and how long it is each by itself.
+///
+/// Most programs use that of their CPU. They do not interrupt one another on a CPU: the kernel refuses to enter a second one
+/// of the tracepoints and counts that, and at the sockets they run in processes alone, without being preempted (up to Linux
+/// 6.18). Those at functions of user space may be preempted, and claim one for themselves.
 #[repr(C)]
 pub struct Scratch {
+    /// Not 0: claimed.
+    taken: u64,
+    /// Its place in the array: callbacks of loops are given that.
+    slot: u64,
     pub gather: Gather,
     pub scan: Scan,
     pub context: Record,
@@ -178,44 +184,68 @@ pub struct Scratch {
     pub payload: [u8; 2 * limits::CAPTURE],
 }
 
-/// User space sets the number of entries to that of possible CPUs.
+/// User space sets the number of entries to twice that of possible CPUs, and one: first those of the CPUs, then those that
+/// are claimed.
 #[map]
-pub static SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+static SCRATCH: Array<Scratch> = Array::with_max_entries(3, 0);
 
-/// As [`Scratch`], for programs that may be preempted, as those at functions of user space are: who uses one claims it.
-#[repr(C)]
-pub struct Claimed {
-    taken: u64,
-    pub scratch: Scratch,
+/// That of this CPU, for programs that are not preempted.
+#[inline(always)]
+pub fn scratch() -> Option<*mut Scratch> {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let Some(scratch) = SCRATCH.get_ptr_mut(cpu) else {
+        count(Counter::NoScratch);
+        return None;
+    };
+    // SAFETY: a value of the map.
+    unsafe { (*scratch).slot = cpu.into() };
+    Some(scratch)
 }
-
-/// User space sets the number of entries to one more than that of possible CPUs.
-#[map]
-static CLAIMED: Array<Claimed> = Array::with_max_entries(2, 0);
 
 /// Gives a scratch space of one's own to `with`, when there is one.
 #[inline(always)]
 pub fn with_scratch(with: impl FnOnce(*mut Scratch)) {
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(place) = claim(cpu).or_else(|| claim(given!(SETUP.cpus))) else {
+    let cpus = given!(SETUP.cpus);
+    let Some(scratch) = claim(cpus + cpu).or_else(|| claim(2 * cpus)) else {
         count(Counter::NoScratch);
         return;
     };
+    with(scratch);
     // SAFETY: a value of the map, which nobody else uses until it is given back.
-    unsafe {
-        with(&raw mut (*place).scratch);
-        (&raw mut (*place).taken).write_volatile(0);
-    }
+    unsafe { (&raw mut (*scratch).taken).write_volatile(0) };
 }
 
 #[inline(always)]
-fn claim(slot: u32) -> Option<*mut Claimed> {
-    let place = CLAIMED.get_ptr_mut(slot)?;
+fn claim(slot: u32) -> Option<*mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(slot)?;
     let mut taken = 1_u64;
     // SAFETY: an aligned field of a map's value, which the verifier checks.
-    unsafe { core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) taken, in(reg) &raw mut (*place).taken) };
-    (taken == 0).then_some(place)
+    unsafe {
+        core::arch::asm!("{0} = xchg_64({1} + 0, {0})", inout(reg) taken, in(reg) &raw mut (*scratch).taken);
+        if taken != 0 {
+            return None;
+        }
+        (*scratch).slot = slot.into();
+    }
+    Some(scratch)
+}
+
+/// Which scratch space it is, for the callback of a loop, which finds it again by [`scratch_of`]: the verifier does not let
+/// it have the space itself.
+#[inline(always)]
+pub fn slot(scratch: *mut Scratch) -> u64 {
+    // SAFETY: a value of the map.
+    unsafe { (*scratch).slot }
+}
+
+/// The scratch space whose [`slot`] a loop was given as its context.
+#[inline(always)]
+pub fn scratch_of(context: *mut core::ffi::c_void) -> Option<*mut Scratch> {
+    // SAFETY: whoever begins a loop with such a callback gives it a slot that lives longer than the loop.
+    SCRATCH.get_ptr_mut(unsafe { *context.cast::<u64>() } as u32)
 }
 
 /// Whether the hooks of a call that is rare on TCP are there ([`agent_common::hint::rare`]). If not, user space is told

@@ -11,7 +11,7 @@ use agent_common::layout::PROCESS_IGNORE;
 use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, SCANNED, TAIL, TLS_KEPT};
 use agent_common::record::segment as kind;
 use agent_common::record::{SegmentHead, segment};
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
 use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call, Exit};
@@ -20,7 +20,7 @@ use crate::context::client::Put;
 use crate::context::serving::Run;
 use crate::coroutine;
 use crate::lifecycle;
-use crate::maps::{HINTS, PROCESSES, SCRATCH, Scratch, count, emit_segment, given, with_scratch};
+use crate::maps::{HINTS, PROCESSES, Scratch, count, emit_segment, given, scratch, scratch_of, slot, with_scratch};
 use crate::socket::{self, Socket, verdict};
 use crate::tls;
 
@@ -245,7 +245,7 @@ fn position(sk: u64, socket: &Socket, direction: Direction) -> Option<u32> {
 /// Looks at a socket's first octets. Whether it is taken; a refusal is remembered.
 #[inline(always)]
 fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &First) -> bool {
-    let Some((at, available)) = first_part(payload, len) else { return false };
+    let Some((at, available)) = first_part(payload, len.into()) else { return false };
     judge(sk, socket, at, available, first)
 }
 
@@ -391,63 +391,13 @@ pub fn plaintext(sk: u64, socket: &mut Socket, thread: u64, at: u64, direction: 
     if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &first) {
         return;
     }
-    let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: true };
+    let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: false };
     if let Some(cap) = wanted(&transfer, socket, seq, len) {
         with_scratch(|scratch| fill(scratch, &transfer, socket, payload, at, seq, len, cap));
-    }
-    if context::is_on() && socket.verdict == verdict::TAKEN {
-        context::serving::batched(sk, socket.conn, thread, socket.role);
     }
     if socket.dying != 0 {
         lifecycle::read_on(sk, socket);
     }
-}
-
-/// Slices of plaintext that a call sends.
-struct Slices {
-    sk: u64,
-    socket: *mut Socket,
-    thread: u64,
-    at: u64,
-    /// The array of address and length of each.
-    slices: u64,
-    left: u32,
-}
-
-/// Slices of a call that are looked at.
-const SLICES: u32 = 64;
-
-/// Reports plaintext that a call sent from an array of slices: each by itself, as if it had been a call.
-#[inline(always)]
-pub fn slices(sk: u64, socket: *mut Socket, thread: u64, at: u64, slices: u64, len: u32) {
-    let mut context = Slices { sk, socket, thread, at, slices, left: len };
-    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
-    unsafe { bpf_loop(SLICES, one_slice as *mut core::ffi::c_void, (&raw mut context).cast(), 0) };
-    if context.left > 0 {
-        count(Counter::VectorsCut);
-        // SAFETY: a value of the map, which stays readable while the program runs.
-        let socket = unsafe { &mut *context.socket };
-        socket.plain[0] = socket.plain[0].wrapping_add(context.left);
-    }
-}
-
-/// One slice; 1 ends the loop.
-#[inline(never)]
-extern "C" fn one_slice(index: u32, context: *mut core::ffi::c_void) -> i64 {
-    // SAFETY: `slices` gives its own, and does not use it meanwhile.
-    let context = unsafe { &mut *context.cast::<Slices>() };
-    let Some([base, size]) = call::user::<[u64; 2]>(context.slices.wrapping_add(u64::from(index) * 16)) else {
-        return 1;
-    };
-    let len = if size < u64::from(context.left) { size as u32 } else { context.left };
-    if len > 0 {
-        context.left -= len;
-        // SAFETY: a value of the map, which stays readable while the program runs.
-        let socket = unsafe { &mut *context.socket };
-        let payload = Payload::Flat { at: base };
-        plaintext(context.sk, socket, context.thread, context.at, Direction::Egress, payload, len);
-    }
-    i64::from(context.left == 0)
 }
 
 /// Reports plaintext of which the first `captured` octets were kept at `payload`, in a map's value.
@@ -461,11 +411,7 @@ pub fn kept(sk: u64, socket: &mut Socket, thread: u64, at: u64, payload: u64, ca
     {
         return;
     }
-    // SAFETY: the helper has no preconditions.
-    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else {
-        count(Counter::NoScratch);
-        return;
-    };
+    let Some(scratch) = scratch() else { return };
     let captured = if captured < TLS_KEPT as u32 { captured } else { TLS_KEPT as u32 };
     let transfer = Transfer { sk, conn: socket.conn, thread, direction: Direction::Egress, batched: true };
     let head = SegmentHead { seq, len, captured, kind: kind::DATA, ..SegmentHead::default() };
@@ -478,7 +424,7 @@ pub fn kept(sk: u64, socket: &mut Socket, thread: u64, at: u64, payload: u64, ca
 /// Whether a payload may begin a request, or a connection of HTTP/2.
 #[inline(always)]
 pub fn begins_like_request(payload: Payload, len: u32) -> bool {
-    let Some((at, available)) = first_part(payload, len) else { return false };
+    let Some((at, available)) = first_part(payload, len.into()) else { return false };
     if available < 4 {
         return false;
     }
@@ -490,7 +436,7 @@ pub fn begins_like_request(payload: Payload, len: u32) -> bool {
 /// Copies up to `n` octets of a payload's first part to `to`, which has room for [`TLS_KEPT`]; how many.
 #[inline(always)]
 pub fn copy_first(payload: Payload, to: *mut u8, n: u32) -> u32 {
-    let Some((at, available)) = first_part(payload, n) else { return 0 };
+    let Some((at, available)) = first_part(payload, n.into()) else { return 0 };
     let n = if available < u64::from(n) { available as u32 } else { n };
     let n = if n < TLS_KEPT as u32 { n } else { TLS_KEPT as u32 };
     // SAFETY: the caller gives room for so many; the helper checks the source.
@@ -499,12 +445,12 @@ pub fn copy_first(payload: Payload, to: *mut u8, n: u32) -> u32 {
 
 /// Where a payload of `len` octets begins, and how many of them are there in one piece.
 #[inline(always)]
-fn first_part(payload: Payload, len: u32) -> Option<(u64, u64)> {
+pub fn first_part(payload: Payload, len: u64) -> Option<(u64, u64)> {
     match payload {
-        Payload::Flat { at } => Some((at, u64::from(len))),
+        Payload::Flat { at } => Some((at, len)),
         Payload::Vectors { at, .. } => {
             let [base, size] = call::user::<[u64; 2]>(at)?;
-            Some((base, if size < u64::from(len) { size } else { u64::from(len) }))
+            Some((base, if size < len { size } else { len }))
         }
         Payload::Unseen => None,
     }
@@ -514,12 +460,7 @@ fn first_part(payload: Payload, len: u32) -> Option<(u64, u64)> {
 #[inline(always)]
 fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, len: u32) {
     let Some(cap) = wanted(transfer, socket, seq, len) else { return };
-    // SAFETY: the helper has no preconditions.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    let Some(scratch) = SCRATCH.get_ptr_mut(cpu) else {
-        count(Counter::NoScratch);
-        return;
-    };
+    let Some(scratch) = scratch() else { return };
     let at = match transfer.direction {
         Direction::Ingress => call::now(),
         Direction::Egress => entry_time(transfer.thread),
@@ -605,6 +546,7 @@ fn fill(
             scratch,
             role: socket.role,
             fresh: socket.fresh,
+            tls: socket.tls,
         });
     }
     // Read back from the head. The compiler knows both lengths well enough to leave out a bound on what it has in
@@ -622,11 +564,7 @@ fn fill(
 /// Writes the record of a stream's end or loss.
 #[inline(always)]
 fn emit_end(transfer: &Transfer, socket: &Socket, exit: Exit) {
-    // SAFETY: the helper has no preconditions.
-    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else {
-        count(Counter::NoScratch);
-        return;
-    };
+    let Some(scratch) = scratch() else { return };
     let seq = position(transfer.sk, socket, transfer.direction).unwrap_or(0);
     let (kind, errno) = match exit {
         Exit::Lost(errno) => (segment::ERROR, errno),
@@ -733,16 +671,16 @@ fn gather(scratch: *mut Scratch, at: u64, number: u64, len: u32, wanted: u32) ->
     *gather = Gather { at, len: len.into(), wanted: wanted.into(), passed: 0, captured: 0, tail: 0 };
     let number = if number < u64::from(IOVECS) { number as u32 } else { IOVECS };
     // A loop that the verifier goes through once: unrolled, it has more states than it will look at.
-    // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
-    unsafe { bpf_loop(number, gather_one as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+    let mut slot = slot(scratch);
+    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+    unsafe { bpf_loop(number, gather_one as *mut core::ffi::c_void, (&raw mut slot).cast(), 0) };
     gather.captured | gather.tail << 32
 }
 
 /// One buffer of the vector; 1 ends the loop.
 #[inline(never)]
-extern "C" fn gather_one(index: u32, _context: *mut core::ffi::c_void) -> i64 {
-    // SAFETY: the helper has no preconditions.
-    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return 1 };
+extern "C" fn gather_one(index: u32, context: *mut core::ffi::c_void) -> i64 {
+    let Some(scratch) = scratch_of(context) else { return 1 };
     // SAFETY: a value of the map, this CPU's own.
     let gather = unsafe { &mut (*scratch).gather };
     let Some([base, size]) = call::user::<[u64; 2]>(gather.at.wrapping_add(u64::from(index) * 16)) else {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent_common::ids::Tgid;
 use anyhow::Context as _;
@@ -38,6 +38,7 @@ use crate::trace::{Tail, Traces};
 const DRAIN: Duration = Duration::from_secs(5);
 const EXPORT: Duration = Duration::from_secs(10);
 const LINES: Duration = Duration::from_secs(5);
+const LOOK_AROUND: Duration = Duration::from_secs(2);
 
 /// The ways out for spans, with the names that metrics use.
 struct Outputs {
@@ -81,6 +82,8 @@ async fn serve(
     let kernel = probe::btf::kernel()?;
     crate::check::privileges()?;
     let options = options(&config);
+    // It has its work to do before there is anything to read.
+    let programs = Programs::start(true).context("cannot start a thread")?;
     let attached = tokio::task::block_in_place(|| probe::attach(&kernel, &options))?;
     for (hook, why) in &attached.probe.missing {
         tracing::warn!(hook = hook.tracepoint, why, "not attached: without it, less is seen");
@@ -90,7 +93,7 @@ async fn serve(
     let store = Arc::new(Store::new(StoreLimits::default()));
     let probe::Attached { probe, rings, hints, waiting } = attached;
     let at_sockets = probe.at_sockets;
-    let engine = engine(&config, probe, hints, &outputs, &store)?;
+    let engine = engine(&config, probe, programs, hints, &outputs, &store)?;
     let shared: Shared = Arc::new(Mutex::new(engine));
     let stop = Arc::new(AtomicBool::new(false));
     let reader = {
@@ -119,6 +122,7 @@ async fn serve(
         }
         None => None,
     };
+    looked_around(&shared).await;
     announce(address, &config, &outputs, at_sockets);
     crate::allocator::give_back();
     observer.set_ready();
@@ -140,6 +144,14 @@ async fn serve(
     let _ = server.await;
     observer.report(&books);
     Ok(())
+}
+
+/// Waits until the TLS libraries that are there are hooked, or for a while: a large host takes its time.
+async fn looked_around(shared: &Shared) {
+    let until = Instant::now() + LOOK_AROUND;
+    while !pipeline::lock(shared).looked_around && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn bind(listen: &Listen) -> anyhow::Result<TcpListener> {
@@ -194,6 +206,7 @@ fn outputs(config: &Config, otlp: Option<OtlpConfig>) -> anyhow::Result<Outputs>
 fn engine(
     config: &Config,
     probe: probe::Probe,
+    programs: Programs,
     hints: probe::sys::Hints,
     outputs: &Outputs,
     store: &Arc<Store>,
@@ -217,7 +230,7 @@ fn engine(
     let mut engine = Engine::new(
         Connections::new(Arc::new(http), Some(hints)),
         processes,
-        Programs::start(true).context("cannot start a thread")?,
+        programs,
         traces,
         Tail::new(config.keep),
         tracer,

@@ -49,6 +49,8 @@ pub struct Engine {
     pub stats: Stats,
     /// Contexts are propagated, so that the kernel side wants to know the habits of processes.
     pub propagates: bool,
+    /// The TLS libraries that were there at the start are hooked.
+    pub looked_around: bool,
     ports: Ports,
     exporters: Vec<ExportHandle>,
     store: Arc<Store>,
@@ -128,6 +130,7 @@ impl Engine {
             probe,
             stats: Stats::default(),
             propagates: false,
+            looked_around: false,
             ports,
             exporters,
             store,
@@ -290,6 +293,10 @@ impl Engine {
                     self.probe.read_goroutines(tgid.0, layout);
                 }
                 tgid
+            }
+            Answer::LookedAround => {
+                self.looked_around = true;
+                return;
             }
             Answer::Libraries { tgid, files, speaks } => {
                 if !files.is_empty() && (tgid == STANDING || self.processes.seen(tgid, &[], now).is_some()) {

@@ -11,6 +11,7 @@ use crate::agent::{Agent, Builder};
 use crate::fixture::Server;
 use crate::netns::Hosts;
 use crate::span::{CLIENT, SERVER, Span};
+use crate::tls::{self, Credentials};
 use crate::wait;
 
 /// Service A on the left host, which asks service B on the right one.
@@ -24,7 +25,21 @@ impl Chain {
     pub fn start(front: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
         let hosts = Hosts::new()?;
         let back = Server::chain_at(&hosts.right, &["--host", hosts.right.ipv4], &[])?;
-        let next = format!("http://{}:{}", hosts.right.ipv4, back.port);
+        Self::with(hosts, back, "http", front, environment)
+    }
+
+    /// The same with TLS between the two services.
+    pub fn start_secure(front: &[&str]) -> Result<Self> {
+        let hosts = Hosts::new()?;
+        // The service reads them as it starts.
+        let credentials = Credentials::new()?;
+        let tls = [(tls::VARIABLE, credentials.folder().to_str().context("a path that is no text")?)];
+        let back = Server::chain_at(&hosts.right, &["--host", hosts.right.ipv4], &tls)?;
+        Self::with(hosts, back, "https", front, &[])
+    }
+
+    fn with(hosts: Hosts, back: Server, scheme: &str, front: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        let next = format!("{scheme}://{}:{}", hosts.right.ipv4, back.port);
         let args = [&["--host", hosts.left.ipv4, "--next", &next], front].concat();
         let front = Server::chain_at(&hosts.left, &args, environment)?;
         Ok(Self { front, back, hosts })
@@ -110,9 +125,8 @@ pub struct Outcome {
 /// Asks a chain with an agent on each host in all ways: one request after the other, each over new connections, then all
 /// over connections that stay; then many at a time. Every request with a certain cause must be one trace.
 ///
-/// `propagate` is how the agents propagate, `method` how the second service is told, `operation` counts what is sent.
-pub fn over_two_hosts(propagate: &[&str], method: &str, operation: &str) -> Result<Outcome> {
-    let chain = Chain::start(&["--delay-ms", "5"], &[])?;
+/// `chain` has been started with a delay, `propagate` is how the agents propagate, `method` how the second service is told, `operation` counts what is sent.
+pub fn over_two_hosts(chain: &Chain, propagate: &[&str], method: &str, operation: &str) -> Result<Outcome> {
     let (left, right) = (agent(&chain.front, propagate)?, agent(&chain.back, propagate)?);
     let mut certain = targets("fresh", 20);
     for target in &certain {

@@ -15,7 +15,14 @@ const TCP: &[&str] = &["--propagate", "tcp"];
 #[test]
 fn requests_over_two_hosts_are_one_trace_each() -> Result<()> {
     needs!("root", "python", "ip", "curl");
-    chain::over_two_hosts(TCP, "tcp", "option_sent").map(drop)
+    chain::over_two_hosts(&Chain::start(&["--delay-ms", "5"], &[])?, TCP, "tcp", "option_sent").map(drop)
+}
+
+/// The option is beside the payload, whatever that is.
+#[test]
+fn also_when_the_payload_is_tls() -> Result<()> {
+    needs!("root", "python", "ip", "curl");
+    chain::over_two_hosts(&Chain::start_secure(&["--delay-ms", "5"])?, TCP, "tcp", "option_sent").map(drop)
 }
 
 /// An event loop serves requests in turns on one thread, so that a call's cause is rarely certain when it is sent.

@@ -28,7 +28,8 @@ pub struct Client {
     inserted: u32,
     /// Octets of its head, without what was put into it.
     pub head: u32,
-    reserved_too: u32,
+    /// Where it begins in the payload: another position than TCP's with TLS.
+    pub position: u32,
     /// The server's request that caused it.
     pub cause: Who,
 }
@@ -74,7 +75,7 @@ impl Client {
             until: seq,
             inserted: 0,
             head: 0,
-            reserved_too: 0,
+            position: 0,
             cause: Who::NOBODY,
         }
     }
@@ -210,11 +211,11 @@ pub fn sent(run: &Run) {
     let Some(client) = CLIENTS.get_ptr_mut(&run.sk) else { return };
     // SAFETY: a value of the map.
     let client = unsafe { &mut *client };
-    if client.state != state::BEGUN || client.seq.wrapping_sub(run.seq) >= run.len {
+    if client.state != state::BEGUN || client.position.wrapping_sub(run.seq) >= run.len {
         return;
     }
     client.state = state::TOLD;
     if client.trace.decided != 0 {
-        super::tell(run, client.seq, client.inserted, client.context);
+        super::tell(run, client.position, client.inserted, client.context);
     }
 }

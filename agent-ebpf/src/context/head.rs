@@ -5,10 +5,10 @@
 
 use agent_common::context::field;
 use agent_common::limits::{CAPTURE, SCANNED};
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_loop};
+use aya_ebpf::helpers::generated::bpf_loop;
 
 use super::client::Extent;
-use crate::maps::{SCRATCH, Scratch};
+use crate::maps::{Scratch, scratch_of, slot};
 
 /// What was found.
 #[repr(C)]
@@ -69,13 +69,6 @@ const LOWER_CASE: u64 = 0x2020_2020_2020_2020;
 /// `version-trace_id-span_id-flags` (W3C Trace Context, section 3.2.2).
 const PARENT_LEN: u32 = 55;
 
-/// This CPU's scratch space, where a message's first octets are.
-#[inline(always)]
-pub fn scratch() -> Option<*mut Scratch> {
-    // SAFETY: the helper has no preconditions.
-    SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() })
-}
-
 /// An index below a bound that the verifier sees. Where the compiler knows the bound from elsewhere it would leave a
 /// plain mask out, and the verifier may not know what the compiler does ("unbounded memory access").
 #[inline(always)]
@@ -130,15 +123,16 @@ pub fn scan(scratch: *mut Scratch, len: u32) {
             bad: 0,
             ids: [0; 32],
         });
-        // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
-        bpf_loop(len.div_ceil(8), eight_more as *mut core::ffi::c_void, core::ptr::null_mut(), 0);
+        let mut slot = slot(scratch);
+        // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+        bpf_loop(len.div_ceil(8), eight_more as *mut core::ffi::c_void, (&raw mut slot).cast(), 0);
     }
 }
 
 /// Looks for line ends in eight octets; 1 ends the loop.
 #[inline(never)]
-extern "C" fn eight_more(index: u32, _context: *mut core::ffi::c_void) -> i64 {
-    let Some(scratch) = scratch() else { return 1 };
+extern "C" fn eight_more(index: u32, context: *mut core::ffi::c_void) -> i64 {
+    let Some(scratch) = scratch_of(context) else { return 1 };
     let base = masked::<{ CAPTURE as i32 - 8 }>(index.wrapping_mul(8)) as u32;
     // SAFETY: `base` is below the capture size and a multiple of 8, as is the payload's place in the scratch space.
     let word = unsafe {
@@ -153,7 +147,7 @@ extern "C" fn eight_more(index: u32, _context: *mut core::ffi::c_void) -> i64 {
         return 0;
     }
     for i in 0..8 {
-        if word >> (8 * i) & 0xff == u64::from(b'\n') && line(base + i + 1) {
+        if word >> (8 * i) & 0xff == u64::from(b'\n') && line(scratch, base + i + 1) {
             return 1;
         }
     }
@@ -162,8 +156,7 @@ extern "C" fn eight_more(index: u32, _context: *mut core::ffi::c_void) -> i64 {
 
 /// Looks at how a line begins; whether it is the empty one that ends the head.
 #[inline(never)]
-fn line(at: u32) -> bool {
-    let Some(scratch) = scratch() else { return true };
+fn line(scratch: *mut Scratch, at: u32) -> bool {
     // SAFETY: a value of the map, this CPU's own.
     let scan = unsafe { &mut (*scratch).scan };
     if at >= scan.len {
@@ -246,8 +239,9 @@ pub fn carries(scratch: *mut Scratch) -> Carries {
             return if matches!(after, b' ' | b'\t') { Carries::Foreign } else { nothing };
         }
     }
-    // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
-    unsafe { bpf_loop(25, hex_one as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+    let mut slot = slot(scratch);
+    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+    unsafe { bpf_loop(25, hex_one as *mut core::ffi::c_void, (&raw mut slot).cast(), 0) };
     let [a, b, c] = words(&scan.ids);
     if scan.bad != 0 || a | b == 0 || c == 0 { nothing } else { Carries::Parent }
 }
@@ -267,8 +261,8 @@ fn words(ids: &[u8; 32]) -> [u64; 3] {
 
 /// Reads two digits of a `traceparent`; 1 ends the loop.
 #[inline(never)]
-extern "C" fn hex_one(index: u32, _context: *mut core::ffi::c_void) -> i64 {
-    let Some(scratch) = scratch() else { return 1 };
+extern "C" fn hex_one(index: u32, context: *mut core::ffi::c_void) -> i64 {
+    let Some(scratch) = scratch_of(context) else { return 1 };
     // SAFETY: a value of the map, this CPU's own.
     let scan = unsafe { &mut (*scratch).scan };
     let dashes = u32::from(index >= 16) + u32::from(index >= 24);

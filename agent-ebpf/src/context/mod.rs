@@ -20,15 +20,15 @@ use agent_common::counter::Counter;
 use agent_common::ids::Direction;
 use agent_common::layout::{PROCESS_CALLS_UNASKED, PROCESS_IGNORE, PROCESS_THREADS_TELL, propagate};
 use agent_common::record::{Coroutine, SegmentHead, role};
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 
 use self::client::{Client, Extent};
 use self::head::Carries;
 use self::serving::{Run, Who};
 use crate::call;
-use crate::maps::{CLIENTS, PROCESSES, SCRATCH, TOLD, count, emit_context, given};
+use crate::maps::{CLIENTS, PROCESSES, Scratch, TOLD, count, emit_context, given, scratch, with_scratch};
 use crate::segment::{self, Payload};
-use crate::socket::{self, verdict};
+use crate::socket::{self, Socket, verdict};
 
 /// A trace, as it goes from request to request.
 #[repr(C)]
@@ -185,7 +185,39 @@ pub fn sending(fd: u64, payload: Payload, len: u64) {
         // A call that could not send before tries again.
         return;
     }
-    decide(client, &Beginning { payload, len, thread, seq, habits });
+    let Some(scratch) = scratch() else { return };
+    decide(client, &Beginning { payload, len, thread, seq, position: seq, habits, scratch });
+}
+
+/// A thread is about to give plaintext to a TLS session, whose records go out from the next position of the socket on. When
+/// it begins a request, the request's context is decided now; only an option of TCP can carry it.
+#[inline(always)]
+pub fn sending_plaintext(sk: u64, socket: &Socket, thread: u64, payload: Payload, len: u64) {
+    if puts_fields() || socket.verdict == verdict::REFUSED {
+        return;
+    }
+    let Some(habits) = selected((thread >> 32) as u32) else { return };
+    let Some((at, len)) = segment::first_part(payload, len) else { return };
+    let payload = Payload::Flat { at };
+    let Some(octets) = segment::first_octets(payload, len) else { return };
+    if !segment::is_request_line(octets) {
+        return;
+    }
+    let Some(client) = CLIENTS.get_ptr_mut(&sk) else {
+        if socket.role != role::ACCEPTED {
+            count(Counter::ContextOldConnection);
+        }
+        return;
+    };
+    let Some(seq) = socket::sent(sk) else { return };
+    // SAFETY: a value of the map.
+    let client = unsafe { &mut *client };
+    if !client.is_at(seq) {
+        let position = socket.plain[0];
+        with_scratch(|scratch| {
+            decide(client, &Beginning { payload, len, thread, seq, position, habits, scratch });
+        });
+    }
 }
 
 /// The habits of a process that is selected, as far as is known.
@@ -208,15 +240,16 @@ struct Beginning {
     /// Octets of a single buffer.
     len: u64,
     thread: u64,
+    /// TCP's position, and that of the payload: another one with TLS.
     seq: u32,
+    position: u32,
     habits: u8,
+    scratch: *mut Scratch,
 }
 
 #[inline(never)]
 fn decide(client: &mut Client, request: &Beginning) {
-    let &Beginning { payload, len, thread, seq, habits } = request;
-    // SAFETY: the helper has no preconditions.
-    let Some(scratch) = SCRATCH.get_ptr_mut(unsafe { bpf_get_smp_processor_id() }) else { return };
+    let &Beginning { payload, len, thread, seq, position, habits, scratch } = request;
     let len = segment::peek(scratch, payload, len);
     head::scan(scratch, len);
     let extent = head::extent(scratch);
@@ -247,6 +280,7 @@ fn decide(client: &mut Client, request: &Beginning) {
     }
     count(cause.reason);
     client.cause = cause.who;
+    client.position = position;
     client.begin(
         seq,
         extent,

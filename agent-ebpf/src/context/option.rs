@@ -211,6 +211,43 @@ fn remember(sk: u64, seq: u32, tail: u16, octets: &[u8; option::LEN]) {
     count(Counter::OptionReceived);
 }
 
+/// What options told of the request whose plaintext begins with what a process has received. Which records brought that
+/// is not known; they are among those that were read. So it is the only request told of since the one before: with several,
+/// it is known that there is a trace, and not which. Whether there is one.
+#[inline(never)]
+pub fn received_by_tls(run: &Run, trace: &mut Trace) -> bool {
+    let Some(told) = TOLD.get_ptr_mut(&run.sk) else { return false };
+    // SAFETY: a value of the map, as above; a slot that is emptied here is of octets that the process has received.
+    let told = unsafe { &mut *told };
+    let Some(read) = kernel::<u32>(run.sk, given!(LAYOUT.tcp_copied_seq)) else { return false };
+    let mut number = 0;
+    let mut only = 0;
+    for i in 0..SLOTS {
+        let slot = &mut told.slots[i];
+        if slot.full != 0 && (slot.seq.wrapping_sub(read) as i32) < 0 {
+            slot.full = 0;
+            number += 1;
+            only = i;
+        }
+    }
+    if number != 1 {
+        return number > 0;
+    }
+    let slot = &told.slots[only & (SLOTS - 1)];
+    if slot.trace.decided != 0 {
+        let context = Context {
+            trace_id: slot.trace.id,
+            span_id: slot.span_id,
+            by: by::OPTION,
+            sampled: slot.trace.sampled,
+            ..Context::default()
+        };
+        super::tell(run, run.seq, 0, context);
+        *trace = slot.trace;
+    }
+    true
+}
+
 /// What options told of the octets received by a call: each is told to user space, the one about the first octet is
 /// put into `trace`; whether there is one.
 #[inline(never)]

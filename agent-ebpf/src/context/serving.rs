@@ -33,6 +33,8 @@ pub struct Run {
     pub role: u8,
     /// Not 0: the connection was seen from its first octet on.
     pub fresh: u8,
+    /// Not 0: TLS, so that positions are not TCP's.
+    pub tls: u32,
 }
 
 /// The newest request received on a connection.
@@ -209,8 +211,11 @@ pub fn received(run: &Run) {
         return;
     }
     let mut told = Trace::UNDECIDED;
-    let is_told = option::received(run, &mut told);
     let begins = run.captured >= 4 && segment::is_request_line(head::four(run.scratch, 0));
+    let is_told = match run.tls {
+        0 => option::received(run, &mut told),
+        _ => begins && option::received_by_tls(run, &mut told),
+    };
     match REQUESTS.get_ptr_mut(&run.sk) {
         Some(request) => {
             // SAFETY: a value of the map.

@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 
 use super::head::{self, masked};
 use super::serving::{Run, Who};
-use crate::maps::STATES;
+use crate::maps::{STATES, scratch_of, slot};
 
 /// The list of one request.
 #[repr(C)]
@@ -69,8 +69,9 @@ pub fn keep(run: &Run) {
         done: 0,
         reserved: 0,
     };
-    // SAFETY: the callback has the signature that bpf_loop asks for and uses no context.
-    unsafe { bpf_loop(READ, read_one as *mut core::ffi::c_void, core::ptr::null_mut(), 0) };
+    let mut slot = slot(scratch);
+    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+    unsafe { bpf_loop(READ, read_one as *mut core::ffi::c_void, (&raw mut slot).cast(), 0) };
     let members = state.reading.members;
     if state.reading.done != 0 && members > 0 && members <= STATE_MEMBERS {
         let _ = STATES.insert(&run.sk, &*state, 0);
@@ -79,8 +80,8 @@ pub fn keep(run: &Run) {
 
 /// Reads an octet; 1 ends the loop.
 #[inline(never)]
-extern "C" fn read_one(_index: u32, _context: *mut core::ffi::c_void) -> i64 {
-    let Some(scratch) = head::scratch() else { return 1 };
+extern "C" fn read_one(_index: u32, context: *mut core::ffi::c_void) -> i64 {
+    let Some(scratch) = scratch_of(context) else { return 1 };
     // SAFETY: a value of the map, this CPU's own.
     let (scan, state) = unsafe { (&mut (*scratch).scan, &mut (*scratch).state) };
     let reading = &mut state.reading;

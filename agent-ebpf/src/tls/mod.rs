@@ -15,6 +15,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 
 use crate::call::{self, Call};
+use crate::context;
 use crate::maps::{SOCKETS, TLS_CALLS, count};
 use crate::segment::{self, Payload};
 use crate::socket::Socket;
@@ -100,7 +101,7 @@ pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
     let function = cookie(ctx);
     let registers = Registers::of(ctx);
     let Some(role) = role(function) else { return };
-    let [session, buffer, _, fourth, fifth] = if GO { registers.go_arguments() } else { registers.arguments() };
+    let [session, buffer, len, fourth, fifth] = if GO { registers.go_arguments() } else { registers.arguments() };
     let id = SessionId { tgid: thread >> 32, address: session };
     match role {
         Role::Frees => return session::freed(&id),
@@ -120,12 +121,28 @@ pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
             return;
         }
     }
-    let (buffer, further) = match function {
-        function::SSL_READ_EX | function::SSL_WRITE_EX => (buffer, fourth),
-        function::SSL_WRITE_EX2 => (buffer, fifth),
+    let (buffer, len, further) = match function {
+        function::SSL_READ_EX | function::SSL_WRITE_EX => (buffer, len, fourth),
+        function::SSL_WRITE_EX2 => (buffer, len, fifth),
         function::RUSTLS_WRITE => chunks(buffer),
-        _ => (buffer, 0),
+        _ => (buffer, len, 0),
     };
+    if context::is_on()
+        && role == Role::Moves(Direction::Egress)
+        && let Some((sk, socket)) = session::socket(&id)
+    {
+        let (payload, len) = match function {
+            function::SSL_SENDFILE => (Payload::Unseen, 0),
+            function::RUSTLS_WRITE if further != 0 => {
+                (Payload::Vectors { at: buffer, count: further }, u64::from(u32::MAX))
+            }
+            // C's `int` leaves the upper half of the register undefined.
+            function::SSL_WRITE => (Payload::Flat { at: buffer }, len & 0x7fff_ffff),
+            _ => (Payload::Flat { at: buffer }, len),
+        };
+        // SAFETY: a value of the map, which stays readable while the program runs.
+        context::sending_plaintext(sk, unsafe { &*socket }, thread, payload, len);
+    }
     let calling = Calling { session, buffer, further, at: call::now(), function: function as u32, nested: 0 };
     if TLS_CALLS.insert(&caller, &calling, 0).is_err() {
         count(Counter::TlsCallLost);
@@ -167,9 +184,11 @@ pub fn returned<const GO: bool, C: EbpfContext>(ctx: &C) {
     if moved <= 0 || moved > i64::from(i32::MAX) {
         return;
     }
-    let several = function == function::RUSTLS_WRITE && calling.further != 0;
     let payload = match function {
         function::SSL_SENDFILE => Payload::Unseen,
+        function::RUSTLS_WRITE if calling.further != 0 => {
+            Payload::Vectors { at: calling.buffer, count: calling.further }
+        }
         _ => Payload::Flat { at: calling.buffer },
     };
     let at = match direction {
@@ -177,16 +196,11 @@ pub fn returned<const GO: bool, C: EbpfContext>(ctx: &C) {
         Direction::Ingress => call::now(),
     };
     match session::socket(&id) {
-        Some((sk, socket)) if several => segment::slices(sk, socket, thread, at, calling.buffer, moved as u32),
         Some((sk, socket)) => {
             // SAFETY: a value of the map, which stays readable while the program runs.
             segment::plaintext(sk, unsafe { &mut *socket }, thread, at, direction, payload, moved as u32);
         }
-        None if !GO && direction == Direction::Egress => {
-            let payload =
-                if several { Payload::Vectors { at: calling.buffer, count: calling.further } } else { payload };
-            kept::keep(&id, thread, at, payload, moved as u32);
-        }
+        None if !GO && direction == Direction::Egress => kept::keep(&id, thread, at, payload, moved as u32),
         None => count(Counter::TlsUnattributed),
     }
 }
@@ -212,14 +226,14 @@ fn taken(id: &SessionId, thread: u64, at: u64) {
     segment::plaintext(sk, unsafe { &mut *socket }, thread, call::now(), Direction::Ingress, payload, len as u32);
 }
 
-/// Where the plaintext lies that rustls is given (`OutboundChunks`): one buffer, or an array of slices and how many they are.
-/// What begins in the middle of the first slice is not looked for.
+/// Where the plaintext lies that rustls is given (`OutboundChunks`): one buffer and its length, or an array of slices, 0, and
+/// how many they are. What begins in the middle of the first slice is not looked for.
 #[inline(always)]
-fn chunks(at: u64) -> (u64, u64) {
+fn chunks(at: u64) -> (u64, u64, u64) {
     match call::user::<[u64; 4]>(at) {
-        Some([0, buffer, ..]) => (buffer, 0),
-        Some([slices, count, 0, _]) => (slices, count),
-        _ => (0, 0),
+        Some([0, buffer, len, _]) => (buffer, len, 0),
+        Some([slices, count, 0, _]) => (slices, 0, count),
+        _ => (0, 0, 0),
     }
 }
 

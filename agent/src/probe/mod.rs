@@ -198,8 +198,7 @@ fn load(layout: &Layout, options: &Options, agent: u32, at_sockets: bool) -> any
         .override_global("LAYOUT", &layout, true)
         .override_global("SETUP", &setup, true)
         .map_max_entries("SEGMENTS", options.segment_ring)
-        .map_max_entries("SCRATCH", cpus)
-        .map_max_entries("CLAIMED", cpus + 1)
+        .map_max_entries("SCRATCH", 2 * cpus + 1)
         .load(OBJECT)
         .context("cannot load the kernel side (CAP_BPF and CAP_PERFMON, or root, are needed)")
 }

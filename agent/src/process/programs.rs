@@ -61,6 +61,8 @@ pub enum Answer {
     /// The files with functions of TLS libraries that it has mapped; [`STANDING`] for those of the host, which any process
     /// may map.
     Libraries { tgid: Tgid, files: Vec<Library>, speaks: bool },
+    /// The libraries of the host, and of the processes there were at the start, were told of.
+    LookedAround,
 }
 
 /// Stands for the processes to come.
@@ -172,6 +174,7 @@ impl Programs {
                     }
                     return Some(answer);
                 }
+                Answer::LookedAround => return Some(answer),
             }
         }
     }
@@ -220,7 +223,7 @@ impl Reader {
                 self.send(Answer::Libraries { tgid, files, speaks: false })?;
             }
         }
-        Ok(())
+        self.send(Answer::LookedAround)
     }
 
     fn reply(&mut self, question: &Question) -> Result<(), Gone> {
