@@ -83,7 +83,7 @@ async fn serve(
     crate::check::privileges()?;
     let options = options(&config);
     // It has its work to do before there is anything to read.
-    let programs = Programs::start(true).context("cannot start a thread")?;
+    let programs = Programs::start(config.tls).context("cannot start a thread")?;
     let attached = tokio::task::block_in_place(|| probe::attach(&kernel, &options))?;
     for (hook, why) in &attached.probe.missing {
         tracing::warn!(hook = hook.tracepoint, why, "not attached: without it, less is seen");
@@ -122,7 +122,9 @@ async fn serve(
         }
         None => None,
     };
-    looked_around(&shared).await;
+    if config.tls {
+        looked_around(&shared).await;
+    }
     announce(address, &config, &outputs, at_sockets);
     crate::allocator::give_back();
     observer.set_ready();

@@ -87,6 +87,7 @@ impl Observer {
         let tracer = &engine.tracer.stats;
         let traces = engine.traces.stats();
         let connections = engine.connections.stats();
+        let libraries = engine.probe.libraries();
         let books: Vec<(&'static str, Books)> =
             self.exporters.iter().map(|(name, handle)| (*name, handle.books())).collect();
         Own {
@@ -125,6 +126,8 @@ impl Observer {
             spans_sampled_out: tracer.sampled_out - engine.tail.kept + tracer.rate_limited,
             spans_left_out: vec![("sdk", tracer.left_out)],
             sdk_processes: traces.sdks,
+            tls_files: libraries.0,
+            tls_hooks: libraries.1,
             spans_exported: books.iter().map(|(name, books)| (*name, books.exported)).collect(),
             spans_dropped: books.iter().flat_map(|(name, books)| dropped(name, books)).collect(),
             metric_points: self.points.get().map(|points| {
@@ -198,6 +201,7 @@ fn set_connections(engine: &mut Engine, now: UnixNanos) {
             resource,
             server: None,
             in_flight: side.in_flight,
+            scheme: if side.tls { "https" } else { "http" },
         }),
     );
 }

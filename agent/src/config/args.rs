@@ -156,6 +156,13 @@ pub(super) struct Settings {
     /// sockets or calls [default: auto]
     #[arg(long, value_name = "WHERE", value_parser = value::hooks, help_heading = "Advanced")]
     pub(super) hooks: Option<Hooks>,
+    /// See what is under TLS, at the functions of OpenSSL, BoringSSL, GnuTLS, Go and rustls; calls of these cost 1 to 3 µs
+    /// more then [default: true]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = value::boolean, action = ArgAction::Set, help_heading = "Advanced"
+    )]
+    pub(super) tls: Option<bool>,
     /// Size of the ring that carries payload: a power of two from 64KiB to 1GiB [default: 8MiB]
     #[arg(long, value_name = "BYTES", value_parser = value::segment_ring, help_heading = "Advanced")]
     pub(super) segment_ring: Option<u32>,
@@ -208,6 +215,7 @@ impl Settings {
             propagate: self.propagate.or(other.propagate),
             allow_unsafe: self.allow_unsafe.or(other.allow_unsafe),
             hooks: self.hooks.or(other.hooks),
+            tls: self.tls.or(other.tls),
             segment_ring: self.segment_ring.or(other.segment_ring),
         }
     }

@@ -83,6 +83,8 @@ pub struct Config {
     pub capture_response_headers: Vec<String>,
     /// Where the transfers of octets are seen.
     pub hooks: Hooks,
+    /// What is under TLS is seen.
+    pub tls: bool,
     /// Octets of the ring that carries payload: a power of two, 64 KiB to 1 GiB.
     pub segment_ring: u32,
     /// Which log messages are written.
@@ -224,6 +226,7 @@ impl Config {
             capture_request_headers: settings.capture_request_header,
             capture_response_headers: settings.capture_response_header,
             hooks: settings.hooks.unwrap_or_default(),
+            tls: settings.tls.unwrap_or(true),
             segment_ring: settings.segment_ring.unwrap_or(agent_common::limits::SEGMENT_RING),
             log: settings.log.unwrap_or_else(value::default_log),
         }

@@ -83,7 +83,7 @@ fn defaults() {
     assert_eq!(config.max_traces_per_second, None);
     assert_eq!((config.keep, config.sdk_spans), (Keep::default(), SdkSpans::LeaveOut));
     assert!(config.capture_request_headers.is_empty() && config.capture_response_headers.is_empty());
-    assert_eq!((config.hooks, config.segment_ring), (Hooks::Auto, 8 << 20));
+    assert_eq!((config.hooks, config.tls, config.segment_ring), (Hooks::Auto, true, 8 << 20));
     assert_eq!(config.log.to_string(), "info");
 }
 
@@ -130,7 +130,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
 /// Everything that can be set has a variable and a key; a flag without one would fail here.
 #[test]
 fn all_settings_by_variable_and_by_key() {
-    let settings: [(&str, &str); 23] = [
+    let settings: [(&str, &str); 24] = [
         ("exe", "nginx"),
         ("pid", "12"),
         ("port", "80"),
@@ -153,6 +153,7 @@ fn all_settings_by_variable_and_by_key() {
         ("propagate", "headers"),
         ("unsafe", "true"),
         ("hooks", "calls"),
+        ("tls", "false"),
         ("segment-ring", "65536"),
     ];
     let known: Vec<String> = Cli::command()

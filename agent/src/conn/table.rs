@@ -11,7 +11,7 @@ use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
 use crate::protocol::http::{self, Method};
 use crate::protocol::{Begun, Coroutine, End, Exchange, Follower, IgnoreReason, Notice, Segment, Verdict};
-use crate::signal::span::{Endpoints, Kind};
+use crate::signal::span::{Endpoints, Kind, Tls};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
 
 /// Connections at the same time. The kernel side follows half as many, so this is only reached when it lost records
@@ -119,6 +119,7 @@ pub struct OpenSide {
     /// The process seen last on it.
     pub tgid: Tgid,
     pub kind: Kind,
+    pub tls: bool,
     /// The oldest request without a complete response, and how many there are.
     pub in_flight: Option<(Method, u32)>,
 }
@@ -195,7 +196,8 @@ impl Connections {
                 Direction::Egress => Kind::Client,
             };
             let in_flight = follower.oldest_method().zip(u32::try_from(follower.outstanding()).ok());
-            Some(OpenSide { tgid: connection.tgid, kind, in_flight })
+            let tls = connection.endpoints.is_some_and(|endpoints| endpoints.tls != Tls::No);
+            Some(OpenSide { tgid: connection.tgid, kind, tls, in_flight })
         };
         self.table.values().filter_map(side).collect()
     }

@@ -30,6 +30,8 @@ pub struct Programs {
     answers: Receiver<Answer>,
     known: FxHashMap<Tgid, Known>,
     questions: u64,
+    /// TLS libraries are looked for.
+    libraries: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,8 +90,8 @@ impl FileId {
 }
 
 impl Programs {
-    /// Starts the thread that reads executables. With `libraries` it first looks for TLS libraries of the host and of the
-    /// processes there are.
+    /// Starts the thread that reads executables. With `libraries` it looks for TLS libraries, first for those of the host
+    /// and of the processes there are.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -100,7 +102,7 @@ impl Programs {
         thread::Builder::new()
             .name("remora-programs".to_owned())
             .spawn(move || Reader { questions, answers: answer, ..Reader::new() }.run(libraries))?;
-        Ok(Self { ask, answers, known: FxHashMap::default(), questions: 0 })
+        Ok(Self { ask, answers, known: FxHashMap::default(), questions: 0, libraries })
     }
 
     /// Asks whether a process is a Go program, unless that is known.
@@ -118,14 +120,18 @@ impl Programs {
 
     /// A process runs a file that may be new: asks for functions of TLS libraries in it.
     pub fn executed(&self, tgid: Tgid) {
-        // Without room it is asked about when it speaks TLS.
-        let _ = self.ask.try_send(Question::Libraries { tgid, speaks: false });
+        if self.libraries {
+            // Without room it is asked about when it speaks TLS.
+            let _ = self.ask.try_send(Question::Libraries { tgid, speaks: false });
+        }
     }
 
     /// A process speaks TLS: asks for the libraries that it has mapped.
     pub fn speaks_tls(&self, tgid: Tgid) {
-        // Without room it is asked about at its next connection.
-        let _ = self.ask.try_send(Question::Libraries { tgid, speaks: true });
+        if self.libraries {
+            // Without room it is asked about at its next connection.
+            let _ = self.ask.try_send(Question::Libraries { tgid, speaks: true });
+        }
     }
 
     fn known(&mut self, tgid: Tgid) -> Option<&mut Known> {

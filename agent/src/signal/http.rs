@@ -94,7 +94,7 @@ pub fn span_name(http: &HttpMessage, route: Option<&str>) -> Box<str> {
 }
 
 /// The value of `url.scheme`.
-fn scheme(http: &HttpMessage, endpoints: Option<Endpoints>) -> &'static str {
+pub(super) fn scheme(http: &HttpMessage, endpoints: Option<Endpoints>) -> &'static str {
     if http.https || endpoints.is_some_and(|endpoints| endpoints.tls != Tls::No) { "https" } else { "http" }
 }
 

@@ -115,6 +115,7 @@ impl Tracer {
             error_type: http::error_type(kind, &exchange),
             route: route.as_ref(),
             version: http.version,
+            scheme: http::scheme(http, endpoints),
             server,
             duration_nanos: exchange.end.since(exchange.start),
             // The conventions have none of calls.

@@ -135,7 +135,7 @@ type IsAbout = fn(&Level) -> bool;
 /// The instruments of what goes on at the moment. The conventions have no open connections of a server, so that one is ours.
 pub(super) const LEVELS: [(IsAbout, Instrument); 4] = [
     (
-        |level| matches!(level, Level::ServerRequests(_)),
+        |level| matches!(level, Level::ServerRequests(..)),
         level(
             metric::HTTP_SERVER_ACTIVE_REQUESTS,
             "{request}",
@@ -144,7 +144,7 @@ pub(super) const LEVELS: [(IsAbout, Instrument); 4] = [
         ),
     ),
     (
-        |level| matches!(level, Level::ClientRequests(_)),
+        |level| matches!(level, Level::ClientRequests(..)),
         level(
             metric::HTTP_CLIENT_ACTIVE_REQUESTS,
             "{request}",

@@ -21,31 +21,33 @@ pub struct Connection<'a> {
     pub server: Option<&'a Arc<Server>>,
     /// The oldest request without a complete response and the number of such requests; `None` when idle.
     pub in_flight: Option<(Method, u32)>,
+    /// `url.scheme`: `http` or `https`.
+    pub scheme: &'static str,
 }
 
 /// What is counted apart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Level {
-    ServerRequests(Method),
-    ClientRequests(Method),
+    ServerRequests(Method, &'static str),
+    ClientRequests(Method, &'static str),
     ServerConnections { active: bool },
     ClientConnections { active: bool, server: Option<Arc<Server>> },
 }
 
 impl Level {
-    pub(super) const fn requests(kind: Kind, method: Method) -> Self {
+    pub(super) const fn requests(kind: Kind, method: Method, scheme: &'static str) -> Self {
         match kind {
-            Kind::Server => Self::ServerRequests(method),
-            Kind::Client => Self::ClientRequests(method),
+            Kind::Server => Self::ServerRequests(method, scheme),
+            Kind::Client => Self::ClientRequests(method, scheme),
         }
     }
 
     /// Hands the attributes to `sink`, by their names in the semantic conventions.
     pub(super) fn attributes(&self, sink: &mut impl AttributeSink) {
         match self {
-            Self::ServerRequests(method) | Self::ClientRequests(method) => {
+            Self::ServerRequests(method, scheme) | Self::ClientRequests(method, scheme) => {
                 sink.str(key::HTTP_REQUEST_METHOD, http::method_name(*method));
-                sink.str(key::URL_SCHEME, "http");
+                sink.str(key::URL_SCHEME, scheme);
             }
             Self::ServerConnections { active } => sink.str(key::HTTP_CONNECTION_STATE, state(*active)),
             Self::ClientConnections { active, server } => {

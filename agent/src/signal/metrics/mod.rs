@@ -130,7 +130,7 @@ impl Registry {
             let index = self.service(connection.resource, now);
             let service = index.and_then(|index| self.services.get_mut(index)).unwrap_or(&mut self.others);
             if let Some((method, requests)) = connection.in_flight {
-                let level = Level::requests(connection.kind, method);
+                let level = Level::requests(connection.kind, method, connection.scheme);
                 *service.levels.entry(level).or_default() += u64::from(requests);
             }
             let active = connection.in_flight.is_some();

@@ -43,6 +43,9 @@ pub struct Own {
     pub spans_left_out: Vec<(&'static str, u64)>,
     /// Processes known to make spans of their own.
     pub sdk_processes: u64,
+    /// Files with functions of TLS libraries that are hooked, and the places that is at.
+    pub tls_files: u64,
+    pub tls_hooks: u64,
     /// Spans delivered, by exporter.
     pub spans_exported: Vec<(&'static str, u64)>,
     /// Spans not delivered, by exporter and reason.
@@ -137,6 +140,8 @@ const SPANS_LEFT_OUT: Family =
     counter("remora_spans_left_out", "Spans not made, by reason; sdk: the process makes its own of the same requests.");
 const SDK_PROCESSES: Family =
     gauge("remora_sdk_processes", "Processes known to make spans of their own, with an SDK of OpenTelemetry.");
+const TLS_FILES: Family = gauge("remora_tls_files", "Executables and libraries whose TLS functions are hooked.");
+const TLS_HOOKS: Family = gauge("remora_tls_hooks", "Places at which they are.");
 const SPANS_EXPORTED: Family = counter("remora_spans_exported", "Spans that an exporter delivered.");
 const SPANS_DROPPED: Family = counter("remora_spans_dropped", "Spans that an exporter could not deliver, by reason.");
 const POINTS_EXPORTED: Family = counter("remora_metric_points_exported", "Metric data points delivered over OTLP.");
@@ -196,6 +201,8 @@ impl Own {
         to.one(&SPANS_SAMPLED_OUT, self.spans_sampled_out)?;
         to.by(&SPANS_LEFT_OUT, "reason", &self.spans_left_out)?;
         to.one(&SDK_PROCESSES, self.sdk_processes)?;
+        to.one(&TLS_FILES, self.tls_files)?;
+        to.one(&TLS_HOOKS, self.tls_hooks)?;
         to.by(&SPANS_EXPORTED, "exporter", &self.spans_exported)?;
         to.list(
             &SPANS_DROPPED,

@@ -42,6 +42,8 @@ pub struct Observation<'a> {
     /// As [`crate::signal::route::Routes`] gives it.
     pub route: Option<&'a Arc<str>>,
     pub version: Version,
+    /// `url.scheme`: `http` or `https`.
+    pub scheme: &'static str,
     /// Of a client only. A server's own name is what its peers claim (`Host`), so the conventions leave it out, and so
     /// does the registry.
     pub server: Option<&'a Arc<Server>>,
@@ -73,16 +75,16 @@ pub(super) enum Labels {
 /// What tells exchanges of one protocol from one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum What {
-    Http { method: Method, status: Option<u16>, version: Version },
+    Http { method: Method, status: Option<u16>, version: Version, scheme: &'static str },
     Grpc { status: Option<u32> },
 }
 
 impl What {
     const fn of(observation: &Observation<'_>) -> Self {
-        let Observation { method, status, version, grpc, .. } = *observation;
+        let Observation { method, status, version, scheme, grpc, .. } = *observation;
         match grpc {
             Some(Grpc { status }) => Self::Grpc { status },
-            None => Self::Http { method, status, version },
+            None => Self::Http { method, status, version, scheme },
         }
     }
 }
@@ -126,9 +128,9 @@ impl Labels {
             return;
         };
         match *what {
-            What::Http { method, status, .. } => {
+            What::Http { method, status, scheme, .. } => {
                 sink.str(key::HTTP_REQUEST_METHOD, http::method_name(method));
-                sink.str(key::URL_SCHEME, "http");
+                sink.str(key::URL_SCHEME, scheme);
                 if let Some(status) = status {
                     sink.int(key::HTTP_RESPONSE_STATUS_CODE, status.into());
                 }
@@ -195,8 +197,9 @@ fn hash_parts(
     let mut hasher = FxHasher::default();
     // All small numbers in one: no status of HTTP is 0.
     let numbers = match what {
-        What::Http { method, status, version } => {
-            u64::from(status.unwrap_or(0)) | (method as u64) << 24 | (version as u64) << 32
+        What::Http { method, status, version, scheme } => {
+            let secure = u64::from(scheme == "https");
+            u64::from(status.unwrap_or(0)) | secure << 20 | (method as u64) << 24 | (version as u64) << 32
         }
         What::Grpc { status } => u64::from(status.unwrap_or(u32::MAX)) | 1 << 63,
     };

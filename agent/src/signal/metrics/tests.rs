@@ -46,6 +46,7 @@ fn observation(resource: &Arc<Resource>, kind: Kind) -> Observation<'_> {
         error_type: None,
         route: None,
         version: Version::Http11,
+        scheme: "http",
         grpc: None,
         server: None,
         duration_nanos: 7_000_000,
@@ -114,7 +115,7 @@ fn full() -> (Registry, Own) {
             ..observation(&cart, Kind::Client)
         });
     }
-    let connection = |kind, resource, in_flight| Connection { kind, resource, server: Some(&server), in_flight };
+    let connection = |kind, resource, in_flight| Connection { kind, resource, server: Some(&server), in_flight, scheme: "http" };
     registry.set_connections(
         at(2),
         [
