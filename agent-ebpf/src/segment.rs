@@ -412,7 +412,7 @@ pub fn kept(sk: u64, socket: &mut Socket, thread: u64, at: u64, payload: u64, ca
         return;
     }
     let Some(scratch) = scratch() else { return };
-    let captured = if captured < TLS_KEPT as u32 { captured } else { TLS_KEPT as u32 };
+    let Some(captured) = bounded(captured.into()) else { return };
     let transfer = Transfer { sk, conn: socket.conn, thread, direction: Direction::Egress, batched: true };
     let head = SegmentHead { seq, len, captured, kind: kind::DATA, ..SegmentHead::default() };
     write_head(scratch, &transfer, at, head);
@@ -437,10 +437,19 @@ pub fn begins_like_request(payload: Payload, len: u32) -> bool {
 #[inline(always)]
 pub fn copy_first(payload: Payload, to: *mut u8, n: u32) -> u32 {
     let Some((at, available)) = first_part(payload, n.into()) else { return 0 };
-    let n = if available < u64::from(n) { available as u32 } else { n };
-    let n = if n < TLS_KEPT as u32 { n } else { TLS_KEPT as u32 };
+    let n = if available < u64::from(n) { available } else { u64::from(n) };
+    let Some(n) = bounded(n) else { return 0 };
     // SAFETY: the caller gives room for so many; the helper checks the source.
     if unsafe { bpf_probe_read_user(to.cast(), n, at as *const core::ffi::c_void) } == 0 { n } else { 0 }
+}
+
+/// So many octets as are kept at most, or `None`. What the compiler knows of the number it would not check again, and the
+/// verifier may have forgotten it.
+#[inline(always)]
+fn bounded(mut n: u64) -> Option<u32> {
+    // SAFETY: nothing is done.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) n) };
+    (n <= TLS_KEPT as u64).then_some(n as u32)
 }
 
 /// Where a payload of `len` octets begins, and how many of them are there in one piece.
