@@ -4,9 +4,13 @@
 //! all events of the cluster read that way. A call is decided when all readings agree, or nothing more can be learnt
 //! about it; so that a later event (the next call, the answer) may still overturn what looked best at first.
 
+mod branch;
+pub(super) mod trust;
+
 use super::load::READINGS;
 use super::model::{Model, Next, QUEUES};
 use super::track::{Track, mix};
+use trust::{account, weights};
 
 /// Readings less probable than the best by this factor are dropped.
 pub(super) const NEGLIGIBLE: f64 = 1e-6;
@@ -23,11 +27,13 @@ pub(super) struct Choice {
     pub(super) overtook: [bool; QUEUES],
     /// Its share when the call was made: before anything later spoke for or against it, and before any was dropped.
     pub(super) first: f32,
+    /// How far its share among the readings is believed ([`trust`]).
+    pub(super) trust: f32,
 }
 
 impl Choice {
     const fn of(member: u16) -> Self {
-        Self { member, contested: 0.0, overtook: [false; QUEUES], first: 1.0 }
+        Self { member, contested: 0.0, overtook: [false; QUEUES], first: 1.0, trust: 1.0 }
     }
 }
 
@@ -98,8 +104,8 @@ impl Cluster {
         self.members.iter().position(|member| member.request == request)
     }
 
-    /// What speaks for the call coming from this cluster.
-    pub(super) fn evidence(&self, seeker: &Seeker, model: &Model) -> Evidence {
+    /// What speaks for the call coming from this cluster; `each` takes what speaks for each of its requests.
+    pub(super) fn evidence(&self, seeker: &Seeker, model: &Model, each: &mut Vec<(f64, u32)>) -> Evidence {
         let (mut sum, mut able) = (0.0, 0);
         let (mut most, mut since) = (0.0, u64::MAX);
         for (place, member) in self.members.iter().enumerate() {
@@ -108,6 +114,7 @@ impl Cluster {
             }
             let Some(affinity) = (seeker.affinity)(member.request) else { continue };
             able += 1;
+            let others = sum;
             let mut known: Vec<(Track, f64)> = Vec::new();
             for reading in &self.readings {
                 let track = &reading.tracks[place];
@@ -127,16 +134,17 @@ impl Cluster {
                     (most, since) = (reading.weight * likelihood, track.done_at);
                 }
             }
+            each.push((sum - others, member.request));
         }
         Evidence { density: sum, able, since }
     }
 
     /// Takes in the members of a cluster that was independent until now.
-    pub(super) fn absorb(&mut self, other: Self) -> usize {
+    pub(super) fn absorb(&mut self, mut other: Self) -> usize {
         let shift = self.members.len() as u16;
         self.limit = self.limit.max(other.limit);
-        self.members.extend(other.members);
-        self.calls.extend(other.calls);
+        self.members.append(&mut other.members);
+        self.calls.append(&mut other.calls);
         let mut pairs: Vec<(f64, usize, usize)> = Vec::with_capacity(self.readings.len() * other.readings.len());
         for (one, left) in self.readings.iter().enumerate() {
             for (two, right) in other.readings.iter().enumerate() {
@@ -144,6 +152,16 @@ impl Cluster {
             }
         }
         let dropped = keep_best(&mut pairs, self.limit, |pair| pair.0);
+        if dropped > 0 {
+            let mut kept = (vec![0.0; self.readings.len()], vec![0.0; other.readings.len()]);
+            for &(weight, one, two) in &pairs {
+                kept.0[one] += weight;
+                kept.1[two] += weight;
+            }
+            let all = (weights(&self.readings), weights(&other.readings));
+            account(&mut self.readings, &all.0, &kept.0);
+            account(&mut other.readings, &all.1, &kept.1);
+        }
         self.readings = pairs
             .iter()
             .map(|&(weight, one, two)| {
@@ -174,93 +192,6 @@ impl Cluster {
         }
     }
 
-    /// Adds a call of unknown cause: every reading becomes as many as there are causes possible in it.
-    pub(super) fn branch(&mut self, seeker: &Seeker, model: &Model, uncaused: f64) -> usize {
-        struct Offer {
-            weight: f64,
-            reading: usize,
-            choice: Choice,
-        }
-        #[derive(Clone, Copy)]
-        struct Able {
-            chance: f64,
-            likelihood: f64,
-        }
-        self.limit = model.load.readings();
-        let next = Next::Call(seeker.operation);
-        let affinities: Vec<f64> = self
-            .members
-            .iter()
-            .map(|member| if member.open { (seeker.affinity)(member.request).unwrap_or(0.0) } else { 0.0 })
-            .collect();
-        // Readings mostly share their tracks.
-        let mut known: Vec<Vec<(Track, Able)>> = vec![Vec::new(); self.members.len()];
-        let mut offers = Vec::new();
-        let mut able: Vec<Able> = Vec::new();
-        for (number, reading) in self.readings.iter().enumerate() {
-            able.clear();
-            for (place, track) in reading.tracks.iter().enumerate() {
-                if affinities[place] <= 0.0 || usize::from(track.calls) >= seeker.max_children {
-                    able.push(Able { chance: 0.0, likelihood: 0.0 });
-                    continue;
-                }
-                let found = known[place].iter().find(|(other, _)| other.set == track.set && other == track);
-                able.push(found.map(|known| known.1).unwrap_or_else(|| {
-                    let chance = model.chance(track, next);
-                    let likelihood = affinities[place] * chance * model.density(track, next, seeker.at);
-                    known[place].push((*track, Able { chance, likelihood }));
-                    Able { chance, likelihood }
-                }));
-            }
-            for (place, (track, own)) in reading.tracks.iter().zip(&able).enumerate() {
-                if own.likelihood <= 0.0 {
-                    continue;
-                }
-                let (mut rivals, mut overtook) = (0, [false; QUEUES]);
-                for (other, (rival, its)) in reading.tracks.iter().zip(&able).enumerate() {
-                    if other != place && rival.operation == track.operation && its.chance >= COMPARABLE * own.chance {
-                        rivals += 1;
-                        overtook[0] |= rival.done_at < track.done_at;
-                        overtook[1] |= rival.arrived < track.arrived;
-                    }
-                }
-                let contested = rivals as f32 / (rivals + 1) as f32;
-                let turn = if rivals > 0 { model.turn(seeker.operation, overtook, rivals) } else { 1.0 };
-                offers.push(Offer {
-                    weight: reading.weight * own.likelihood * turn,
-                    reading: number,
-                    choice: Choice { contested, overtook, ..Choice::of(place as u16) },
-                });
-            }
-            offers.push(Offer { weight: reading.weight * uncaused, reading: number, choice: Choice::of(NOBODY) });
-        }
-        let mut firsts = vec![0.0; self.members.len()];
-        let mut sum = 0.0;
-        for offer in &offers {
-            sum += offer.weight;
-            if let Some(first) = firsts.get_mut(usize::from(offer.choice.member)) {
-                *first += offer.weight;
-            }
-        }
-        let dropped = keep_best(&mut offers, self.limit, |offer| offer.weight);
-        self.calls.push(seeker.key);
-        self.readings = offers
-            .iter()
-            .map(|offer| {
-                let mut reading = self.readings[offer.reading].clone();
-                reading.weight = offer.weight;
-                let first = firsts.get(usize::from(offer.choice.member)).map_or(1.0, |first| (first / sum) as f32);
-                reading.choices.push(Choice { first, ..offer.choice });
-                if let Some(track) = reading.tracks.get_mut(usize::from(offer.choice.member)) {
-                    track.call(seeker.operation, u64::from(seeker.key), seeker.at);
-                }
-                reading
-            })
-            .collect();
-        self.normalise();
-        dropped
-    }
-
     /// The call at `place` returned.
     pub(super) fn returned(&mut self, place: usize, operation: u32, at: u64, model: &Model) {
         let several = self.readings.len() > 1;
@@ -289,6 +220,22 @@ impl Cluster {
             }
             self.normalise();
         }
+    }
+
+    /// A call may be one of this cluster's with this probability, but is given to another one.
+    pub(super) fn doubt(&mut self, probability: f32) {
+        for track in self.readings.iter_mut().flat_map(|reading| &mut reading.tracks) {
+            track.trust *= 1.0 - probability;
+        }
+    }
+
+    /// Probability that the member at `place` has just the calls that the reading at `best` gives it.
+    pub(super) fn certainty(&self, best: usize, place: usize) -> f32 {
+        let track = self.readings[best].tracks[place];
+        if self.readings.len() == 1 {
+            return track.trust;
+        }
+        self.share(|reading| reading.tracks[place].set == track.set) as f32 * track.trust
     }
 
     /// The place of the most probable reading.
@@ -325,6 +272,9 @@ impl Cluster {
 
     /// Drops the readings for which not `holds`; one at least has to.
     pub(super) fn keep(&mut self, holds: impl Fn(&Reading) -> bool) {
+        let kept: Vec<f64> = self.readings.iter().map(|one| if holds(one) { one.weight } else { 0.0 }).collect();
+        let all = weights(&self.readings);
+        account(&mut self.readings, &all, &kept);
         self.readings.retain(holds);
         self.normalise();
     }
@@ -368,8 +318,20 @@ impl Cluster {
                 None => merged.push((hash, reading)),
             }
         }
-        self.readings = merged.into_iter().map(|(_, reading)| reading).collect();
-        let dropped = keep_best(&mut self.readings, self.limit, |reading| reading.weight);
+        let mut readings: Vec<Reading> = merged.into_iter().map(|(_, reading)| reading).collect();
+        let mut best: Vec<usize> = (0..readings.len()).collect();
+        let dropped = keep_best(&mut best, self.limit, |&place| readings[place].weight);
+        if dropped > 0 {
+            let mut kept = vec![0.0; readings.len()];
+            best.iter().for_each(|&place| kept[place] = readings[place].weight);
+            let all = weights(&readings);
+            account(&mut readings, &all, &kept);
+        }
+        let mut keep = vec![false; readings.len()];
+        best.into_iter().for_each(|place| keep[place] = true);
+        let mut keep = keep.into_iter();
+        readings.retain(|_| keep.next() == Some(true));
+        self.readings = readings;
         self.normalise();
         dropped
     }

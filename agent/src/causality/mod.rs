@@ -23,6 +23,7 @@ mod histogram;
 mod load;
 mod model;
 mod offspring;
+mod plenty;
 mod process;
 mod slab;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use super::background::Background;
 use super::histogram::{Histogram, prior};
 use super::load::{self, Load};
+use super::plenty::Plenty;
 use super::track::{Kinds, ORIGINS, Track, mix};
 
 /// Entries of each table. Reached, all counts are halved and those that vanish are dropped.
@@ -37,6 +38,10 @@ const RIVAL: f64 = 0.1;
 const ORDER_OF_LOOPS: f64 = 0.15;
 /// Out of turn more often than by chance is not believed much.
 const MOST_DISORDER: f64 = 1.2;
+
+/// Before the model has found any cause, and share of the newest one in the mean.
+const GRASP_AT_FIRST: f32 = 0.5;
+const NEWEST: f32 = 0.02;
 
 /// What a request may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +108,10 @@ pub(super) struct Model {
     threads_known: f32,
     /// How slow requests are just now.
     pub(super) load: Load,
+    /// How many calls there are for each request.
+    pub(super) plenty: Plenty,
+    /// Mean probability of the causes it has found among several.
+    pub(super) grasp: f32,
 }
 
 impl Model {
@@ -119,6 +128,8 @@ impl Model {
             same_thread: 0.0,
             threads_known: 0.0,
             load: Load::default(),
+            plenty: Plenty::default(),
+            grasp: GRASP_AT_FIRST,
         }
     }
 
@@ -201,6 +212,16 @@ impl Model {
     pub(super) fn thread(&self, same: bool) -> f64 {
         let share = f64::from(self.same_thread + 1.0) / f64::from(self.threads_known + 2.0);
         if same { share } else { 1.0 - share }
+    }
+
+    /// A cause was found among several, with this probability.
+    pub(super) fn found(&mut self, probability: f32) {
+        self.grasp += (probability - self.grasp) * NEWEST;
+    }
+
+    /// Takes over what is seen and not learnt from decisions.
+    pub(super) fn take_counts(&mut self, other: &Self) {
+        (self.grasp, self.plenty) = (other.grasp, other.plenty);
     }
 
     /// Watches in which steps times come. Recorded ones may be in micro- or milliseconds.

@@ -3,6 +3,7 @@
 mod bounds;
 mod confidence;
 mod decide;
+mod rivals;
 
 use std::collections::VecDeque;
 
@@ -14,6 +15,7 @@ use super::model::Model;
 use super::slab::Slab;
 use super::track::Track;
 use super::{Facts, Incoming, Method, Outgoing, Ref, Shared, Unborn};
+use rivals::Rival;
 
 /// Events kept back for the sake of their order; more are looked at early.
 const MAX_QUEUE: usize = 1 << 14;
@@ -50,7 +52,7 @@ struct Request {
     calls: usize,
     /// Those of them that have left their cluster.
     past: Vec<Past>,
-    /// Probability that they are just those.
+    /// Probability that they are just those, or of the cause of the least certain call that might be one of them.
     certainty: f32,
 }
 
@@ -77,6 +79,8 @@ struct Call {
     alone: bool,
     /// The link has been given.
     decided: bool,
+    /// Requests that are about as likely to have made it, if several.
+    rivals: Vec<Rival>,
 }
 
 /// Something to look at when its time has come, by key and name: the key may be in use again by then.
@@ -197,6 +201,7 @@ impl Process {
                 unheard.clear();
             }
             self.model = rehearsal.draft.take().map_or_else(Model::new, |draft| *draft);
+            self.model.take_counts(&rehearsal.model);
         }
         self.model.rehearsed();
     }
@@ -268,6 +273,7 @@ impl Process {
             cluster.members[0].request = key;
         }
         self.request_keys.insert(incoming.id, key);
+        self.model.plenty.arrived();
         self.exact.open(key, &Incoming { at, ..*incoming });
         self.model.load.takes_turns = self.exact.takes_turns();
         if let Some(thread) = incoming.facts.thread {
@@ -317,6 +323,7 @@ impl Process {
             exact: None,
             alone: false,
             decided: false,
+            rivals: Vec::new(),
         });
         self.call_keys.insert(outgoing.id, key);
         self.starts.push_back((at, key, outgoing.id));

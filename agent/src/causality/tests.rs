@@ -9,7 +9,9 @@ use rustc_hash::FxHashMap;
 use super::*;
 
 mod births;
+mod calibration;
 mod learning;
+mod scene;
 mod unasked;
 
 const MS: u64 = 1_000_000;

@@ -1,7 +1,7 @@
 //! What one incoming request has done so far, in one reading of the events.
 
 /// A track forgets its calls but keeps sums over them, so that it can be copied cheaply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Track {
     pub(super) operation: u32,
     pub(super) calls: u16,
@@ -12,6 +12,8 @@ pub(super) struct Track {
     waiting: u64,
     /// Sum over the calls themselves: tells which they are.
     pub(super) set: u64,
+    /// How far the share of this set among the readings is believed ([`super::cluster::trust`]).
+    pub(super) trust: f32,
     pub(super) arrived: u64,
     /// The operation that returned last; [`ARRIVAL`] before any did.
     done: u32,
@@ -37,6 +39,7 @@ impl Track {
             made: 0,
             waiting: 0,
             set: 0,
+            trust: 1.0,
             arrived: at,
             done: ARRIVAL,
             done_at: at,

@@ -15,6 +15,8 @@ const MAX_JOINED: usize = 8;
 const MAX_MEMBERS: usize = 32;
 /// A call without competitors may still be none of the request's.
 const UNCONTESTED: f64 = 0.9999;
+/// From this certainty on the number of calls that a request has made is beyond doubt.
+const PROOF: f32 = 0.99;
 /// Below this rate of overtaking in proportion to chance, requests in the same state are said to be served in order.
 const IN_ORDER: f64 = 0.1;
 
@@ -33,6 +35,7 @@ impl Process {
     pub(super) fn look_for_cause(&mut self, key: u32, outgoing: &Outgoing, shared: &mut Shared) {
         let Facts { thread, born_in, .. } = outgoing.facts;
         let idle = self.request_keys.is_empty();
+        self.model.plenty.called();
         learner(&mut self.draft, &mut self.model).background.call(outgoing.operation, thread, idle);
         let born_in = born_in.and_then(|id| self.request_keys.get(&id)).copied();
         let background = &self.model.background;
@@ -85,7 +88,7 @@ impl Process {
         };
         let seeker = seeker(key, call, &affinity, shared);
         let (mut candidates, mut able) = (Vec::new(), 0);
-        let (mut asked, mut waiting) = (Vec::new(), Vec::new());
+        let (mut asked, mut waiting, mut each) = (Vec::new(), Vec::new(), Vec::new());
         for &(_, request, id) in self.arrivals.iter().rev() {
             if self.request_keys.get(&id) != Some(&request) {
                 continue;
@@ -100,7 +103,7 @@ impl Process {
             }
             asked.push(number);
             let Some(cluster) = self.clusters.get(number) else { continue };
-            let evidence = cluster.evidence(&seeker, model);
+            let evidence = cluster.evidence(&seeker, model, &mut each);
             able += evidence.able;
             if evidence.density > 0.0 {
                 waiting.push(evidence.since);
@@ -127,6 +130,13 @@ impl Process {
             self.leave_without_cause(key, reason, shared);
             return;
         }
+        let sum: f64 = candidates.iter().map(|candidate| candidate.0).sum();
+        for &(evidence, number) in &candidates[joined..] {
+            if let Some(cluster) = self.clusters.get_mut(number) {
+                cluster.doubt((evidence / sum) as f32 / cluster.members.len() as f32);
+            }
+        }
+        let asked = candidates[..joined].iter().map(|candidate| candidate.0).sum::<f64>() / sum;
         let mut dropped = 0;
         let number = candidates[0].1;
         let mut cluster = self.clusters.remove(number).unwrap_or_else(|| Cluster::new(0, Track::new(0, 0)));
@@ -135,13 +145,14 @@ impl Process {
                 dropped += cluster.absorb(other);
             }
         }
-        dropped += cluster.branch(&seeker, model, uncaused);
+        dropped += cluster.branch(&seeker, model, uncaused, asked as f32);
         shared.stats.pruned += dropped as u64;
         let number = self.clusters.insert(cluster);
         self.rename(number);
         if let Some(call) = self.calls.get_mut(key) {
             call.alone = able == 1;
         }
+        self.note_rivals(key, &each);
         self.settle(number, None, shared);
     }
 
@@ -172,9 +183,8 @@ impl Process {
             if ripe.is_empty() {
                 break;
             }
-            if cluster.readings.len() > 1 {
-                self.note_certainty(&cluster, best);
-            }
+            // Decisions drop readings, and with them what is known of certainty.
+            (0..cluster.members.len()).for_each(|place| self.note_certainty(&cluster, best, place));
             for ripe in ripe {
                 self.decide(&mut cluster, &ripe, shared);
             }
@@ -202,7 +212,8 @@ impl Process {
                 let overtook = |queue: usize| cluster.share(|reading| reading.choices[place].overtook[queue]);
                 ripe.push(Ripe {
                     place,
-                    share: cluster.share(|reading| reading.choices[place].member == member),
+                    share: cluster.share(|reading| reading.choices[place].member == member)
+                        * f64::from(cluster.readings[best].choices[place].trust),
                     contested: cluster.mean(|reading| reading.choices[place].contested),
                     overtook: std::array::from_fn(overtook),
                 });
@@ -211,14 +222,10 @@ impl Process {
         ripe
     }
 
-    /// Decisions are about to be taken: notes for each request how sure it is that just the calls it has are its own.
-    fn note_certainty(&mut self, cluster: &Cluster, best: usize) {
-        for (place, member) in cluster.members.iter().enumerate() {
-            let set = cluster.readings[best].tracks[place].set;
-            if let Some(request) = self.requests.get_mut(member.request) {
-                let share = cluster.share(|reading| reading.tracks[place].set == set);
-                request.certainty = request.certainty.min(share as f32);
-            }
+    /// Notes for a request how sure it is that just the calls it has are its own.
+    fn note_certainty(&mut self, cluster: &Cluster, best: usize, place: usize) {
+        if let Some(request) = self.requests.get_mut(cluster.members[place].request) {
+            request.certainty = request.certainty.min(cluster.certainty(best, place));
         }
     }
 
@@ -231,19 +238,23 @@ impl Process {
         if call.exact.is_none() {
             learner(&mut self.draft, &mut self.model).learn_order(
                 call.operation,
-                ripe.contested,
-                ripe.overtook.map(|share| share as f32),
+                ripe.contested * share as f32,
+                ripe.overtook.map(|overtook| (overtook * share) as f32),
             );
         }
         call.decided = true;
+        let rivals = std::mem::take(&mut call.rivals);
         let confidence = match call.exact {
             Some(_) => 1.0,
             None if call.alone && choice.member != NOBODY && self.model.background.is_always_caused(call.operation) => {
                 share.min(UNCONTESTED)
             }
             None if self.model.load.is_wary() => wary_confidence(share, choice.first.into()),
-            None => confidence(share),
+            None => confidence(share, self.model.grasp),
         };
+        if call.exact.is_none() && !call.alone {
+            self.model.found(share as f32);
+        }
         let owner = cluster.members.get(usize::from(choice.member)).map(|member| member.request);
         let method = match (owner, call.exact) {
             (None, _) => Method::None(Reason::Unlikely),
@@ -271,6 +282,7 @@ impl Process {
                 learner(&mut self.draft, &mut self.model).learn_thread(same, confidence as f32);
             }
         }
+        self.settle_rivals(rivals, share as f32);
         cluster.keep(|reading| reading.choices[place].member == choice.member);
     }
 
@@ -291,6 +303,7 @@ impl Process {
                     self.retire(cluster, call, shared);
                 }
             }
+            self.note_certainty(cluster, cluster.best(), place);
             cluster.remove_member(place);
             self.learn(member.request);
         }
@@ -341,6 +354,9 @@ impl Process {
         let Some(request) = self.requests.remove(key) else { return };
         let Some(Moment { at: answered, number }) = request.answered else { return };
         let weight = request.certainty.powi(3);
+        if request.certainty > PROOF {
+            self.model.plenty.prove(request.past.len());
+        }
         let mut steps: Vec<(Moment, Next, u32)> = Vec::with_capacity(2 * request.past.len());
         for past in &request.past {
             steps.push((past.began, Next::Call(past.operation), past.operation));

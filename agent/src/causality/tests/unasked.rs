@@ -2,65 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::scene::{Played, Scene, Step, errors};
 use super::*;
-
-/// Steps by time, and the cause of each call.
-#[derive(Default)]
-struct Scene {
-    steps: Vec<(u64, Step)>,
-    truth: FxHashMap<Ref, Option<Ref>>,
-}
-
-enum Step {
-    Incoming(Ref, u32),
-    Answered(Ref),
-    Outgoing(Ref, u32, u32),
-    Returned(Ref),
-}
-
-impl Scene {
-    fn call(&mut self, at: u64, end: u64, operation: u32, thread: u32, cause: Option<Ref>) -> Ref {
-        let call = self.truth.len() as Ref;
-        self.steps.extend([(at, Step::Outgoing(call, operation, thread)), (end, Step::Returned(call))]);
-        self.truth.insert(call, cause);
-        call
-    }
-
-    /// A request of 5 ms with one call, on a thread.
-    fn request(&mut self, id: Ref, at: u64, thread: u32, operation: u32) {
-        self.steps.extend([(at, Step::Incoming(id, thread)), (at + 5 * MS, Step::Answered(id))]);
-        self.call(at + MS, at + 4 * MS, operation, thread, Some(id));
-    }
-
-    /// All links, with the time and the cause of their calls.
-    fn play(mut self) -> Vec<(u64, Link, Option<Ref>)> {
-        self.steps.sort_by_key(|step| step.0);
-        let mut causality = Causality::new(Settings::default());
-        let (mut links, mut times) = (Vec::new(), FxHashMap::default());
-        let facts = |thread| Facts { thread: (thread > 0).then_some(thread), ..Facts::default() };
-        for (at, step) in self.steps {
-            match step {
-                Step::Incoming(id, thread) => causality.incoming(incoming(id, at, facts(thread))),
-                Step::Answered(id) => causality.answered(id, at),
-                Step::Outgoing(id, operation, thread) => {
-                    times.insert(id, at);
-                    causality.outgoing(Outgoing { operation, ..outgoing(id, at, facts(thread)) });
-                }
-                Step::Returned(id) => causality.returned(id, at),
-            }
-            causality.poll(at, &mut links);
-        }
-        causality.finish(&mut links);
-        links.iter().map(|link| (times[&link.child], *link, self.truth[&link.child])).collect()
-    }
-}
-
-/// Links with a wrong parent, and without the one they should have.
-fn errors(links: &[(u64, Link, Option<Ref>)]) -> (usize, usize) {
-    let wrong = links.iter().filter(|(_, link, cause)| link.parent.is_some() && link.parent != *cause).count();
-    let none = links.iter().filter(|(_, link, cause)| link.parent.is_none() && cause.is_some()).count();
-    (wrong, none)
-}
 
 #[test]
 fn timers_are_told_from_requests() {
@@ -128,7 +71,7 @@ fn on_a_loop_a_thread_proves_nothing_about_what_it_also_calls_unasked() {
         scene.request(id, 1000 * MS + id * 20 * MS + random.below(14 * MS), 1, 2);
     }
     let links = scene.play();
-    let unasked_but_certain = |(_, link, cause): &&(u64, Link, Option<Ref>)| {
+    let unasked_but_certain = |(_, link, cause): &&Played| {
         cause.is_none() && link.parent.is_some() && (link.method == Method::Thread || link.confidence > 0.999)
     };
     assert_eq!(links.iter().filter(unasked_but_certain).count(), 0);
@@ -149,7 +92,7 @@ enum Callback {
 
 /// One thread with a queue of callbacks, first in, first out; each takes a while. Requests come every `spacing`
 /// nanoseconds of each of the phases, which have so many.
-fn busy_loop(phases: &[(u64, u64)]) -> Scene {
+pub(super) fn busy_loop(phases: &[(u64, u64)]) -> Scene {
     let (mut scene, mut random) = (Scene::default(), Random(11));
     let mut due = BinaryHeap::new();
     let mut at = 1000 * MS;
