@@ -5,6 +5,7 @@
 
 pub mod context;
 mod follower;
+pub mod grpc;
 pub mod http;
 pub mod http1;
 pub mod http2;

@@ -51,6 +51,9 @@ pub const fn version_name(version: Version) -> &'static str {
 /// The value of `error.type`: how the exchange failed, or the status when that is an error for `kind`.
 #[must_use]
 pub fn error_type(kind: Kind, exchange: &Exchange) -> Option<&'static str> {
+    if let Some(grpc) = exchange.http.grpc.filter(|grpc| grpc.status.is_some()) {
+        return rpc::error_type(kind, grpc);
+    }
     match exchange.failure {
         Some(Failure::ServerClosed) => Some("server_closed"),
         Some(Failure::ClientClosed) => Some("client_closed"),
@@ -58,9 +61,6 @@ pub fn error_type(kind: Kind, exchange: &Exchange) -> Option<&'static str> {
         Some(Failure::TimedOut) => Some("timeout"),
         Some(Failure::Stream(code)) => Some(code.name()),
         None => {
-            if let Some(grpc) = exchange.http.grpc.filter(|grpc| grpc.status.is_some()) {
-                return rpc::error_type(kind, grpc);
-            }
             let status = exchange.http.status?;
             let least = match kind {
                 Kind::Server => 500,
@@ -173,7 +173,10 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
     let http = &exchange.http;
     let (address, port) = server(http, endpoints.map(|endpoints| ends(kind, endpoints).0));
     match http.grpc {
-        Some(grpc) => rpc::attributes(Some(&http.target), grpc.status, sink),
+        Some(grpc) => {
+            rpc::attributes(Some(&http.target), grpc.status, sink);
+            rpc::details(&grpc, sink);
+        }
         None => request(kind, detail, address.as_deref(), port, sink),
     }
     if let Some(address) = &address {

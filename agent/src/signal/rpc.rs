@@ -5,7 +5,14 @@ use opentelemetry_semantic_conventions::attribute as key;
 
 use super::attribute::AttributeSink;
 use super::span::Kind;
-use crate::protocol::http::Grpc;
+use crate::protocol::grpc::Grpc;
+
+/// Messages of a call, each way. The conventions had metrics of them (`rpc.client.requests_per_rpc` and others) and removed
+/// them.
+const REQUESTS: &str = "remora.rpc.request.messages";
+const RESPONSES: &str = "remora.rpc.response.messages";
+/// How long the client said that it waits, in seconds.
+const TIMEOUT: &str = "remora.rpc.timeout";
 
 /// The value of `rpc.system.name`.
 pub(super) const GRPC: &str = "grpc";
@@ -61,5 +68,18 @@ pub(super) fn attributes(path: Option<&str>, status: Option<u32>, sink: &mut imp
             Some(name) => sink.str(key::RPC_RESPONSE_STATUS_CODE, name),
             None => sink.str(key::RPC_RESPONSE_STATUS_CODE, itoa::Buffer::new().format(status)),
         }
+    }
+}
+
+/// Hands what only spans tell of a call to `sink`.
+pub(super) fn details(grpc: &Grpc, sink: &mut impl AttributeSink) {
+    for (key, messages) in [(REQUESTS, grpc.requests), (RESPONSES, grpc.responses)] {
+        if let Some(messages) = messages {
+            sink.int(key, messages.into());
+        }
+    }
+    if let Some(timeout) = grpc.timeout {
+        #[expect(clippy::cast_precision_loss, reason = "a double holds whole nanoseconds for 104 days")]
+        sink.double(TIMEOUT, timeout as f64 / 1e9);
     }
 }

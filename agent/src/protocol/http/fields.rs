@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Config;
 use super::message::{CapturedHeader, HttpMessage, Method, Version};
 use crate::protocol::context::ContextFields;
+use crate::protocol::grpc::{self, Coding, Grpc};
 
 /// Takes the fields of one request.
 pub(in crate::protocol) struct RequestFields<'a, 'c> {
@@ -14,6 +15,8 @@ pub(in crate::protocol) struct RequestFields<'a, 'c> {
     context: ContextFields<'a>,
     request_id_names: &'c [Box<str>],
     request_id: Option<u64>,
+    coding: Option<Coding>,
+    timeout: Option<u64>,
     capture: Capture<'c>,
 }
 
@@ -25,6 +28,8 @@ impl<'a, 'c> RequestFields<'a, 'c> {
             context: ContextFields::default(),
             request_id_names: &config.request_id_headers,
             request_id: None,
+            coding: None,
+            timeout: None,
             capture: Capture::new(&config.request_headers),
         }
     }
@@ -33,6 +38,8 @@ impl<'a, 'c> RequestFields<'a, 'c> {
         let is = |expected: &str| name.eq_ignore_ascii_case(expected);
         match name.len() {
             4 if is("host") => _ = self.host.get_or_insert(value),
+            12 if is("content-type") => self.coding = self.coding.or(Coding::of(value)),
+            12 if is("grpc-timeout") => self.timeout = grpc::timeout(value),
             10 if is("user-agent") => _ = self.user_agent.get_or_insert(value),
             _ if self.context.add(name, value) => {}
             _ if self.request_id.is_none() && self.request_id_names.iter().any(|wanted| is(wanted)) => {
@@ -44,6 +51,7 @@ impl<'a, 'c> RequestFields<'a, 'c> {
     }
 
     /// What is known of the exchange by its request's head; sizes are 0.
+    /// It is a call of gRPC if the content says so, but over HTTP/1 there is only gRPC-Web.
     pub(in crate::protocol) fn finish(self, method: Method, target: Arc<str>, version: Version) -> HttpMessage {
         HttpMessage {
             method,
@@ -60,7 +68,10 @@ impl<'a, 'c> RequestFields<'a, 'c> {
             response_size: 0,
             context: self.context.finish(),
             request_id: self.request_id,
-            grpc: None,
+            grpc: self
+                .coding
+                .filter(|coding| version == Version::Http2 || *coding != Coding::Plain)
+                .map(|coding| Grpc { timeout: self.timeout, ..Grpc::new(coding) }),
             request_headers: self.capture.values,
             response_headers: Vec::new(),
         }

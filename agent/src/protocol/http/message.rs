@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::protocol::context::TraceContext;
+use crate::protocol::grpc::Grpc;
 
 /// The request methods that HTTP's semantic conventions know (RFC 9110, section 9; RFC 5789; RFC 10008 for QUERY).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,13 +53,6 @@ pub enum Version {
 
 /// One header field kept because the user asked for it: the name in lower case, the values in order.
 pub type CapturedHeader = (Box<str>, Vec<Box<str>>);
-
-/// What a call of gRPC tells besides ("gRPC over HTTP2", the protocol's description).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Grpc {
-    /// `grpc-status`, of the trailers or of a response without any other part; `None` when none was seen.
-    pub status: Option<u32>,
-}
 
 /// A request and its response. Text that is no UTF-8 has U+FFFD in place of what is not.
 #[derive(Clone, Debug)]

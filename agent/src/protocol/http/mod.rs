@@ -9,7 +9,7 @@ mod message;
 pub(super) use self::digest::{operation, target, weight};
 pub(super) use self::fields::{Capture, RequestFields, text};
 pub use self::loss::{Loss, Stats};
-pub use self::message::{CapturedHeader, Grpc, HttpMessage, Method, Version};
+pub use self::message::{CapturedHeader, HttpMessage, Method, Version};
 
 /// What is kept of an exchange, and how much memory a connection may take.
 #[derive(Clone, Debug, Default)]

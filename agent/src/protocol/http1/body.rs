@@ -1,5 +1,7 @@
 //! Where a message's content ends: `Content-Length`, chunked coding, or the connection's close (RFC 9112, section 6).
 
+use crate::protocol::grpc::{Coding, Messages};
+
 /// How the end of a message's content is found, as its head tells it (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -13,11 +15,18 @@ pub(super) enum Framing {
 }
 
 /// The content of one message while it is being read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Body {
     state: State,
-    /// Octets of content so far; `None` once an unknown number went by unseen.
-    content: Option<u64>,
+    content: Content,
+}
+
+#[derive(Debug)]
+struct Content {
+    /// Octets so far; `None` once an unknown number went by unseen.
+    octets: Option<u64>,
+    /// What they are messages of.
+    messages: Option<Box<Messages>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,20 +65,30 @@ pub(super) enum Progress {
 }
 
 impl Body {
-    /// `None` when there is nothing to read: no content, or no known way to find its end.
-    pub(super) fn new(framing: Framing) -> Option<Self> {
+    /// `None` when there is nothing to read: no content, or no known way to find its end. `coding` is that of a call.
+    pub(super) fn new(framing: Framing, coding: Option<Coding>) -> Option<Self> {
         let state = match framing {
             Framing::Length(0) | Framing::Unknown => return None,
             Framing::Length(left) => State::Length { left },
             Framing::Chunked => State::Chunk(Chunk::Size(None)),
             Framing::UntilClose => State::UntilClose,
         };
-        Some(Self { state, content: Some(0) })
+        let messages = coding.map(Messages::new).map(Box::new);
+        Some(Self { state, content: Content { octets: Some(0), messages } })
     }
 
     /// Octets of content read so far, without chunk framing; `None` when some went by uncounted.
     pub(super) fn content(&self) -> Option<u64> {
-        self.content
+        self.content.octets
+    }
+
+    /// The messages of a call, until now.
+    pub(super) fn messages(&self) -> Option<&Messages> {
+        self.content.messages.as_deref()
+    }
+
+    pub(super) fn take_messages(&mut self) -> Option<Box<Messages>> {
+        self.content.messages.take()
     }
 
     pub(super) fn is_chunked(&self) -> bool {
@@ -81,25 +100,26 @@ impl Body {
         matches!(self.state, State::UntilClose)
     }
 
-    /// How many octets from here on are certain to be content.
+    /// How many octets from here on are certain to be content that tells nothing.
     pub(super) fn certain(&self) -> u64 {
-        match self.state {
+        let content = match self.state {
             State::Length { left } | State::Chunk(Chunk::Data(left)) => left,
             State::Chunk(_) | State::UntilClose => 0,
-        }
+        };
+        self.messages().map_or(content, |messages| messages.left().min(content))
     }
 
     /// Reads on.
     pub(super) fn advance(&mut self, octets: &[u8]) -> Progress {
         match &mut self.state {
             State::UntilClose => {
-                count(&mut self.content, octets.len() as u64);
+                self.content.seen(octets);
                 Progress::More
             }
             State::Length { left } => {
                 let take = (octets.len() as u64).min(*left);
                 *left -= take;
-                count(&mut self.content, take);
+                self.content.seen(octets.get(..take as usize).unwrap_or_default());
                 // `take` is at most `octets.len()`, so the cast loses nothing.
                 if *left == 0 { Progress::Done(take as usize) } else { Progress::More }
             }
@@ -113,9 +133,9 @@ impl Body {
         match &mut self.state {
             State::UntilClose => {
                 if octets == super::UNKNOWN {
-                    self.content = None;
+                    self.content = Content { octets: None, messages: None };
                 } else {
-                    count(&mut self.content, octets);
+                    self.content.unseen(octets);
                 }
                 (octets, false)
             }
@@ -124,7 +144,7 @@ impl Body {
             State::Length { left } => {
                 let take = octets.min(*left);
                 *left -= take;
-                count(&mut self.content, take);
+                self.content.unseen(take);
                 (take, *left == 0)
             }
             State::Chunk(Chunk::Data(left)) => {
@@ -134,7 +154,7 @@ impl Body {
                 if emptied {
                     self.state = State::Chunk(Chunk::DataEnd);
                 }
-                count(&mut self.content, take);
+                self.content.unseen(take);
                 (take, false)
             }
             State::Chunk(_) => (0, false),
@@ -142,18 +162,34 @@ impl Body {
     }
 }
 
-fn count(content: &mut Option<u64>, octets: u64) {
-    *content = content.map(|content| content.saturating_add(octets));
+impl Content {
+    fn seen(&mut self, octets: &[u8]) {
+        self.count(octets.len() as u64);
+        if let Some(messages) = &mut self.messages {
+            messages.feed(octets);
+        }
+    }
+
+    fn unseen(&mut self, octets: u64) {
+        self.count(octets);
+        if let Some(messages) = &mut self.messages {
+            messages.pass(octets);
+        }
+    }
+
+    fn count(&mut self, octets: u64) {
+        self.octets = self.octets.map(|content| content.saturating_add(octets));
+    }
 }
 
 impl Chunk {
-    fn advance(&mut self, octets: &[u8], content: &mut Option<u64>) -> Progress {
+    fn advance(&mut self, octets: &[u8], content: &mut Content) -> Progress {
         let mut rest = octets;
         while let Some((&octet, after)) = rest.split_first() {
             match *self {
                 Self::Data(left) => {
                     let take = (rest.len() as u64).min(left);
-                    count(content, take);
+                    content.seen(rest.get(..take as usize).unwrap_or_default());
                     *self = if take == left { Self::DataEnd } else { Self::Data(left - take) };
                     rest = rest.get(take as usize..).unwrap_or_default();
                     continue;

@@ -271,6 +271,7 @@ impl Follower {
         let mut overlooked = None;
         match state {
             State::Body(body) if body.ends_by_close() && in_order => {
+                body.messages().into_iter().for_each(|messages| self.pairing.messages(Some(Kind::Response), messages));
                 self.pairing.response_done(body.content(), last, out);
             }
             State::Lost => {

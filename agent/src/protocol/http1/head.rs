@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::body::Framing;
 use super::start_line::{self, Kind, Outcome, StartLine};
+use crate::protocol::grpc::{self, Coding};
 use crate::protocol::http::{self, Capture, CapturedHeader, Config, HttpMessage, Method, Version, text};
 
 /// Fields looked at in one head; those after them count for the framing alone.
@@ -30,6 +31,9 @@ pub(super) struct ResponseHead {
     /// Taken from the fields alone: the status and the request's method may overrule it.
     pub(super) framing: Framing,
     pub(super) headers: Vec<CapturedHeader>,
+    /// The answer to a call of gRPC-Web, perhaps with its end.
+    pub(super) coding: Option<Coding>,
+    pub(super) grpc_status: Option<u32>,
 }
 
 /// Reads a complete head, from the method to the empty line. `None` when it is no HTTP/1.x request.
@@ -257,16 +261,25 @@ impl<'a, 'c> RequestFields<'a, 'c> {
 
 struct ResponseFields<'c> {
     framing: FramingFields,
+    coding: Option<Coding>,
+    grpc_status: Option<u32>,
     capture: Capture<'c>,
 }
 
 impl<'c> ResponseFields<'c> {
     fn new(config: &'c Config) -> Self {
-        Self { framing: FramingFields::default(), capture: Capture::new(&config.response_headers) }
+        Self {
+            framing: FramingFields::default(),
+            coding: None,
+            grpc_status: None,
+            capture: Capture::new(&config.response_headers),
+        }
     }
 
     fn add(&mut self, name: &str, value: &[u8]) {
         match name.len() {
+            11 if name.eq_ignore_ascii_case("grpc-status") => self.grpc_status = grpc::status(value),
+            12 if name.eq_ignore_ascii_case("content-type") => self.coding = Coding::of(value),
             14 if name.eq_ignore_ascii_case("content-length") => self.framing.add_length(value),
             17 if name.eq_ignore_ascii_case("transfer-encoding") => self.framing.add_coding(value),
             _ => {}
@@ -275,6 +288,12 @@ impl<'c> ResponseFields<'c> {
     }
 
     fn finish(self, status: u16) -> ResponseHead {
-        ResponseHead { status, framing: self.framing.finish(Kind::Response), headers: self.capture.values }
+        ResponseHead {
+            status,
+            framing: self.framing.finish(Kind::Response),
+            headers: self.capture.values,
+            coding: self.coding,
+            grpc_status: self.grpc_status,
+        }
     }
 }

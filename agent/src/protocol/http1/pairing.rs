@@ -18,6 +18,7 @@ use super::body::Framing;
 use super::head::{RequestHead, ResponseHead};
 use super::start_line::Kind;
 use super::trust::Trust;
+use crate::protocol::grpc::{Coding, Messages};
 use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, operation, target, weight};
 use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice, Thread};
 
@@ -74,6 +75,8 @@ pub(super) struct Answer {
     pub(super) doubtful_content: bool,
     /// The connection goes on in another protocol.
     pub(super) switches: bool,
+    /// The content is that of a call.
+    pub(super) coding: Option<Coding>,
 }
 
 #[derive(Debug)]
@@ -94,6 +97,8 @@ pub(super) struct Pairing {
     /// A request may have gone by unseen.
     requests_hazy: bool,
     exchanged: bool,
+    /// There were calls of gRPC-Web, whose messages are counted.
+    calls: bool,
     /// Complete, but not certain yet.
     unconfirmed: Option<Box<Exchange>>,
     /// Counts requests.
@@ -117,6 +122,7 @@ impl Pairing {
             hazy_until: None,
             requests_hazy: false,
             exchanged: false,
+            calls: false,
             unconfirmed: None,
             number: 0,
             notices: Vec::new(),
@@ -167,7 +173,7 @@ impl Pairing {
     }
 
     pub(super) fn is_lean(&self) -> bool {
-        self.trust.is_lean()
+        self.trust.is_lean() && !self.calls
     }
 
     /// Whether requests are outstanding whose response has not begun.
@@ -234,6 +240,7 @@ impl Pairing {
             request_id: head.message.request_id,
             context: head.message.context.clone(),
         }));
+        self.calls |= head.message.grpc.is_some();
         let weight = weight(&head.message);
         self.weight += weight;
         self.pending.push_back(Pending {
@@ -322,7 +329,7 @@ impl Pairing {
 
     /// A final response's head was read.
     pub(super) fn response(&mut self, begun: Head, head: ResponseHead) -> Answer {
-        let ResponseHead { status, framing, headers } = head;
+        let ResponseHead { status, framing, headers, coding, grpc_status, .. } = head;
         let empty = matches!(status, 100..=199 | 204 | 304);
         let framing = if empty { Framing::Length(0) } else { framing };
         self.hazy_until = None;
@@ -331,7 +338,7 @@ impl Pairing {
         if overlaps && self.trust.rests_on_order() {
             self.doubt(self.unanswered());
         }
-        let unmatched = |framing| Answer { framing, doubtful_content: !empty, switches: false };
+        let unmatched = |framing| Answer { framing, doubtful_content: !empty, switches: false, coding: None };
         if self.skip > 0 {
             self.skip -= 1;
             self.reply = Reply::Unmatched;
@@ -362,11 +369,17 @@ impl Pairing {
         exchange.http.status = Some(status);
         exchange.http.response_size = begun.size;
         exchange.http.response_headers = headers;
+        let mut coding = coding;
+        match &mut exchange.http.grpc {
+            Some(grpc) => grpc.status = grpc_status,
+            None => coding = None,
+        }
         let tunnel = exchange.http.method == Method::Connect && (200..=299).contains(&status);
         let switches = status == 101 || tunnel;
         let empty = switches || exchange.http.method == Method::Head;
         self.trust.note_head(begun.size, begun.partial);
-        Answer { framing: if empty { Framing::Length(0) } else { framing }, doubtful_content: false, switches }
+        let framing = if empty { Framing::Length(0) } else { framing };
+        Answer { framing, doubtful_content: false, switches, coding }
     }
 
     /// More octets of the response being read.
@@ -401,6 +414,21 @@ impl Pairing {
                     self.emit(out);
                 }
             }
+        }
+    }
+
+    /// The messages of the request that is being received, or else of the response that is being read.
+    pub(super) fn messages(&mut self, kind: Option<Kind>, messages: &Messages) {
+        let pending = match kind {
+            Some(Kind::Request) => self.pending.back_mut().filter(|_| self.request_open),
+            _ => self.pending.front_mut().filter(|_| self.reply == Reply::Paired),
+        };
+        let Some(grpc) = pending.and_then(|pending| pending.exchange.http.grpc.as_mut()) else { return };
+        if kind == Some(Kind::Request) {
+            grpc.requests = messages.count();
+        } else {
+            grpc.responses = messages.count();
+            grpc.status = grpc.status.or(messages.status());
         }
     }
 

@@ -10,6 +10,7 @@ use super::head::{self, RequestHead, ResponseHead, is_interim};
 use super::lane::State;
 use super::pairing::Head;
 use super::start_line::{Kind, Outcome, StartLine};
+use crate::protocol::grpc::{Coding, Messages};
 use crate::protocol::http::{Loss, Method};
 use crate::protocol::{Exchange, IgnoreReason, Segment, Thread};
 
@@ -114,6 +115,7 @@ impl Follower {
                 State::Body(body) => {
                     let progress = body.advance(piece.octets);
                     let content = body.content();
+                    let messages = matches!(progress, Progress::Done(_)).then(|| body.take_messages()).flatten();
                     let used = match progress {
                         Progress::Done(used) => used,
                         Progress::More | Progress::Invalid => piece.octets.len(),
@@ -122,7 +124,10 @@ impl Follower {
                     piece.octets = piece.octets.get(used..).unwrap_or_default();
                     match progress {
                         Progress::More => {}
-                        Progress::Done(_) => self.end_message(piece.direction, content, piece.at, out),
+                        Progress::Done(_) => {
+                            messages.iter().for_each(|messages| self.pairing.messages(kind, messages));
+                            self.end_message(piece.direction, content, piece.at, out);
+                        }
                         Progress::Invalid => {
                             self.pairing.stats.lose(Loss::Invalid);
                             self.lose(piece.direction, piece.at, out);
@@ -309,9 +314,10 @@ impl Follower {
             self.pairing.requests_lost(lost);
         }
         let framing = head.framing;
+        let coding = head.message.grpc.map(|grpc| grpc.coding);
         let after_pause = self.pause_ended == Some(begun.start);
         self.pairing.request(begun, head, piece.direction, after_pause);
-        self.begin_body(piece, framing, out);
+        self.begin_body(piece, framing, coding, out);
     }
 
     fn begin_response(&mut self, piece: Piece<'_>, head: ResponseHead, size: u64, out: &mut impl FnMut(Exchange)) {
@@ -332,16 +338,22 @@ impl Follower {
             self.pairing.abandon();
             self.over = Some(IgnoreReason::Upgraded);
         } else {
-            self.begin_body(piece, answer.framing, out);
+            self.begin_body(piece, answer.framing, answer.coding, out);
         }
     }
 
-    fn begin_body(&mut self, piece: Piece<'_>, framing: Framing, out: &mut impl FnMut(Exchange)) {
+    fn begin_body(
+        &mut self,
+        piece: Piece<'_>,
+        framing: Framing,
+        coding: Option<Coding>,
+        out: &mut impl FnMut(Exchange),
+    ) {
         let direction = piece.direction;
         if framing == Framing::Chunked {
             self.pairing.note_chunked();
         }
-        match Body::new(framing) {
+        match Body::new(framing, coding) {
             Some(body) => self.lane(direction).state = State::Body(body),
             None if framing == Framing::Unknown => {
                 self.pairing.stats.lose(Loss::Invalid);
@@ -349,7 +361,12 @@ impl Follower {
                 self.lane(direction).lose();
                 self.lose_body(direction, false, piece.at, out);
             }
-            None => self.end_message(direction, Some(0), piece.at, out),
+            None => {
+                if let Some(coding) = coding {
+                    self.pairing.messages(self.kind(direction), &Messages::new(coding));
+                }
+                self.end_message(direction, Some(0), piece.at, out);
+            }
         }
     }
 

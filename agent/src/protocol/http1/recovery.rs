@@ -31,6 +31,7 @@ impl Follower {
         if let State::Body(body) = &mut lane.state {
             let (used, done) = body.skip(octets);
             let content = body.content();
+            let messages = done.then(|| body.take_messages()).flatten();
             let may_end = done || body.ends_by_close();
             left -= used;
             if used != UNKNOWN {
@@ -41,6 +42,7 @@ impl Follower {
                 self.pairing.mark_partial(kind);
             }
             if done {
+                messages.iter().for_each(|messages| self.pairing.messages(kind, messages));
                 self.end_message(direction, content, at, out);
             }
         }

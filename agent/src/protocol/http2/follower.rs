@@ -13,7 +13,7 @@ use crate::protocol::http::{Config, Method, Stats};
 use crate::protocol::{End, Exchange, Failure, IgnoreReason, Notice, Segment, UNKNOWN, Verdict, Want};
 
 /// Less content than this is not worth telling the kernel side to leave out.
-const WORTH_SKIPPING: u32 = 4096;
+const WORTH_SKIPPING: u64 = 4096;
 
 /// A block of header fields that began.
 #[derive(Debug)]
@@ -157,8 +157,12 @@ impl Follower {
             Direction::Egress => &self.egress,
             Direction::Ingress => &self.ingress,
         };
-        let content = Some(lane.frames.content()).filter(|content| *content > WORTH_SKIPPING);
-        Want { skip: content.and_then(|content| NonZeroU64::new(content.into())), lean: false }
+        let skip = lane.frames.content().map(|(stream, left)| {
+            // The head of the next message is wanted.
+            let messages = self.streams.messages(stream, self.request_direction != Some(direction));
+            messages.map_or(u64::from(left), |messages| messages.left().min(left.into()))
+        });
+        Want { skip: skip.filter(|skip| *skip > WORTH_SKIPPING).and_then(NonZeroU64::new), lean: false }
     }
 
     /// Requests without a complete response.

@@ -1,5 +1,7 @@
 //! Where one direction stands: octets to frames (RFC 9113, section 4).
 
+use std::ops::Range;
+
 use agent_common::http2::{FrameHead, HEAD, PAYLOAD, flag, kind};
 use agent_common::ids::{MonoNanos, Seq};
 
@@ -31,7 +33,7 @@ pub(super) struct Start {
     pub(super) thread: Thread,
 }
 
-/// A frame that was passed.
+/// A frame that has ended.
 #[derive(Debug)]
 pub(super) struct Frame<'a> {
     pub(super) head: FrameHead,
@@ -49,14 +51,27 @@ impl Frame<'_> {
     }
 }
 
+/// Octets of content, without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content<'a> {
+    Seen(&'a [u8]),
+    /// So many that were not captured.
+    Unseen(u64),
+    /// Nobody knows which octets are content.
+    Uncounted,
+}
+
 /// What octets brought.
 #[derive(Debug)]
-pub(super) enum Step<'a> {
+pub(super) enum Step<'s, 'a> {
     /// Everything was read.
     More,
     /// The client has begun the connection.
     Preface,
-    Frame(Frame<'a>),
+    /// Part of what a frame carries of a stream's content.
+    Content(u32, Content<'a>),
+    /// A frame has ended.
+    Frame(Frame<'s>),
     /// This is no frame.
     Invalid,
 }
@@ -149,30 +164,41 @@ impl Frames {
         !self.is_lost()
     }
 
-    /// Octets that may be passed over unseen: the rest of content.
-    pub(super) fn content(&self) -> u32 {
+    /// Octets that are the rest of content, and their stream.
+    pub(super) fn content(&self) -> Option<(u32, u32)> {
         match self.state {
-            State::Payload { head, left, .. } if head.kind == kind::DATA && self.is_certain() => left,
-            _ => 0,
+            State::Payload { head, left, .. } if head.kind == kind::DATA && self.is_certain() => {
+                Some((head.stream, left))
+            }
+            _ => None,
         }
     }
 
-    /// Octets are missing; whether it is still known where the next frame begins.
-    pub(super) fn pass(&mut self, octets: u64) -> bool {
+    /// Octets are missing; `None` when it is not known any more where the next frame begins. Otherwise the content among
+    /// them, and its stream.
+    pub(super) fn pass(&mut self, octets: u64) -> Option<(u32, Content<'static>)> {
         if let State::Payload { head, left, torn } = &mut self.state
             && let Some(after) = u64::from(*left).checked_sub(octets)
         {
-            *torn |= ((head.length - *left) as usize) < wanted(head, self.limit);
+            let from = head.length - *left;
+            *torn |= (from as usize) < wanted(head, self.limit);
             // It was part of what fitted before.
             *left = u32::try_from(after).unwrap_or(0);
-            return true;
+            let content = match content(head, &self.buffer, *torn) {
+                Some(content) => {
+                    let until = (head.length - *left).min(content.end);
+                    Content::Unseen(until.saturating_sub(from.max(content.start)).into())
+                }
+                None => Content::Uncounted,
+            };
+            return Some((head.stream, if head.kind == kind::DATA { content } else { Content::Unseen(0) }));
         }
         self.lose();
-        false
+        None
     }
 
     /// Reads up to the end of the next frame.
-    pub(super) fn next<'s, 'a: 's>(&'s mut self, piece: &mut Piece<'a>) -> Step<'s> {
+    pub(super) fn next<'s, 'a: 's>(&'s mut self, piece: &mut Piece<'a>) -> Step<'s, 'a> {
         loop {
             match self.state {
                 State::Lost => {
@@ -225,7 +251,7 @@ impl Frames {
                     let octets = take(piece, left as usize);
                     let left_after = left - octets.len() as u32;
                     let wanted = wanted(&head, self.limit);
-                    if octets.len() == head.length as usize {
+                    if octets.len() == head.length as usize && (head.kind != kind::DATA || octets.is_empty()) {
                         self.state = State::Head(0);
                         let payload = octets.get(..wanted).unwrap_or(octets);
                         return Step::Frame(Frame { head, start: self.start, payload, torn });
@@ -233,6 +259,18 @@ impl Frames {
                     let read = (head.length - left) as usize;
                     let more = wanted.saturating_sub(read).min(octets.len());
                     self.buffer.extend_from_slice(octets.get(..more).unwrap_or_default());
+                    if head.kind == kind::DATA && !octets.is_empty() {
+                        self.state = State::Payload { head, left: left_after, torn };
+                        let content = match content(&head, &self.buffer, torn) {
+                            Some(content) => {
+                                let from = (content.start as usize).saturating_sub(read).min(octets.len());
+                                let to = (content.end as usize).saturating_sub(read).clamp(from, octets.len());
+                                Content::Seen(octets.get(from..to).unwrap_or_default())
+                            }
+                            None => Content::Uncounted,
+                        };
+                        return Step::Content(head.stream, content);
+                    }
                     if left_after > 0 {
                         self.state = State::Payload { head, left: left_after, torn };
                         return Step::More;
@@ -278,6 +316,15 @@ fn wanted(head: &FrameHead, limit: usize) -> usize {
         _ => 0,
     };
     most.min(head.length as usize)
+}
+
+/// Which part of a payload is content (RFC 9113, section 6.1), by what was kept of it; `None` when that is not known.
+fn content(head: &FrameHead, kept: &[u8], torn: bool) -> Option<Range<u32>> {
+    if head.flags & flag::PADDED == 0 {
+        return Some(0..head.length);
+    }
+    let padding = kept.first().filter(|_| !torn)?;
+    Some(1..head.length.checked_sub(u32::from(*padding))?.max(1))
 }
 
 /// Takes up to `most` octets off the piece.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::hpack::{Decoder, Field};
-use crate::protocol::http::{Capture, CapturedHeader, Config, Grpc, HttpMessage, Method, RequestFields, Version, text};
+use crate::protocol::grpc::{self, Coding};
+use crate::protocol::http::{Capture, CapturedHeader, Config, HttpMessage, Method, RequestFields, Version, text};
 
 /// Fields of a block that are looked at, and their octets.
 const FIELDS: usize = 256;
@@ -36,7 +37,8 @@ pub(super) struct ResponseHead {
     pub(super) status: Option<u16>,
     pub(super) headers: Vec<CapturedHeader>,
     /// It answers a call of gRPC, perhaps with its end.
-    pub(super) grpc: Option<Grpc>,
+    pub(super) coding: Option<Coding>,
+    pub(super) grpc_status: Option<u32>,
 }
 
 impl Headers {
@@ -112,7 +114,7 @@ impl Headers {
     /// The request that this block begins.
     pub(super) fn request(&self, config: &Config) -> HttpMessage {
         let mut fields = RequestFields::new(config);
-        let (mut method, mut path, mut authority, mut https, mut grpc) = (None, None, None, false, None);
+        let (mut method, mut path, mut authority, mut https) = (None, None, None, false);
         for (name, value) in self.fields() {
             match name {
                 ":method" => method = method.or(Some(text(value))),
@@ -121,7 +123,6 @@ impl Headers {
                     authority = authority.or(Some(value));
                     fields.add("host", value);
                 }
-                "content-type" if is_grpc(value) => grpc = Some(Grpc::default()),
                 ":scheme" => https = value == b"https",
                 _ if name.starts_with(':') => {}
                 _ => fields.add(name, value),
@@ -135,7 +136,6 @@ impl Headers {
         let target: Arc<str> = target.map(text).unwrap_or_default().into();
         let mut message = fields.finish(known, target, Version::Http2);
         message.https = https;
-        message.grpc = grpc;
         message.method_original = method.filter(|_| known == Method::Other);
         message
     }
@@ -143,12 +143,12 @@ impl Headers {
     /// The response that this block begins.
     pub(super) fn response(&self, config: &Config) -> ResponseHead {
         let mut capture = Capture::new(&config.response_headers);
-        let mut head = ResponseHead { status: None, headers: Vec::new(), grpc: None };
+        let mut head = ResponseHead { status: None, headers: Vec::new(), coding: None, grpc_status: None };
         for (name, value) in self.fields() {
             match name {
                 ":status" => head.status = status(value),
-                "content-type" if is_grpc(value) => _ = head.grpc.get_or_insert_default(),
-                "grpc-status" => head.grpc = Some(Grpc { status: decimal(value) }),
+                "content-type" => head.coding = Coding::of(value),
+                "grpc-status" => head.grpc_status = grpc::status(value),
                 _ => {}
             }
             if !name.starts_with(':') {
@@ -158,16 +158,6 @@ impl Headers {
         head.headers = capture.values;
         head
     }
-}
-
-/// `application/grpc`, also with the coding of its messages behind it. gRPC-Web is another protocol.
-fn is_grpc(content_type: &[u8]) -> bool {
-    let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| rest.first().is_none_or(|next| matches!(next, b'+' | b';')))
-}
-
-fn decimal(value: &[u8]) -> Option<u32> {
-    std::str::from_utf8(value).ok().filter(|value| value.bytes().all(|octet| octet.is_ascii_digit()))?.parse().ok()
 }
 
 fn status(value: &[u8]) -> Option<u16> {

@@ -5,7 +5,7 @@ use agent_common::ids::{Direction, MonoNanos};
 
 use super::error::ErrorCode;
 use super::follower::{Block, Follower};
-use super::frames::{Frame, Piece, Step};
+use super::frames::{Content, Frame, Piece, Step};
 use super::headers::{Headers, Kind};
 use super::hpack::Decoder;
 use super::streams::Request;
@@ -67,8 +67,11 @@ impl Follower {
     /// Passes over octets that were not captured.
     pub(super) fn pass(&mut self, direction: Direction, octets: u64, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
         let frames = &mut self.lane(direction).frames;
-        if octets > 0 && !frames.is_lost() && !frames.pass(octets) {
-            self.lost(direction, at, out);
+        if octets > 0 && !frames.is_lost() {
+            match frames.pass(octets) {
+                Some((stream, content)) => self.content(direction, stream, &content),
+                None => self.lost(direction, at, out),
+            }
         }
     }
 
@@ -95,10 +98,20 @@ impl Follower {
                     self.decide(direction, Kind::Request);
                     continue;
                 }
+                Step::Content(stream, content) => {
+                    self.content(direction, stream, &content);
+                    continue;
+                }
                 Step::Frame(frame) => meaning(&frame, &mut lane.block, limit),
                 Step::Invalid => Meaning::Invalid,
             };
             self.act(direction, meaning, piece.at, out);
+        }
+    }
+
+    fn content(&mut self, direction: Direction, stream: u32, content: &Content<'_>) {
+        if let Some(requests) = self.request_direction {
+            self.streams.content(stream, requests != direction, content);
         }
     }
 

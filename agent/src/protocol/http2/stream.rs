@@ -2,7 +2,8 @@
 
 use agent_common::ids::MonoNanos;
 
-use crate::protocol::http::{CapturedHeader, Grpc};
+use crate::protocol::grpc::{Coding, Grpc, Messages};
+use crate::protocol::http::CapturedHeader;
 use crate::protocol::{Exchange, Thread};
 
 /// How much of a request has been read.
@@ -21,7 +22,11 @@ pub(super) struct Response {
     pub(super) start: Option<(MonoNanos, Thread)>,
     pub(super) status: Option<u16>,
     pub(super) headers: Vec<CapturedHeader>,
-    pub(super) grpc: Option<Grpc>,
+    /// It answers a call of gRPC.
+    pub(super) coding: Option<Coding>,
+    pub(super) grpc_status: Option<u32>,
+    /// Its messages, as long as they can be counted.
+    pub(super) messages: Option<Messages>,
     /// All octets, and those of the content when all were counted.
     pub(super) size: u64,
     pub(super) content: Option<u64>,
@@ -34,6 +39,8 @@ pub(super) struct Stream {
     /// The request; `None` while only the response was seen.
     pub(super) exchange: Option<Exchange>,
     pub(super) request: Progress,
+    /// The request's messages, as long as they can be counted.
+    pub(super) messages: Option<Messages>,
     pub(super) response: Response,
     /// Octets of memory that the request's texts take.
     pub(super) weight: usize,
@@ -47,11 +54,14 @@ impl Stream {
         Self {
             exchange: None,
             request: Progress::Receiving,
+            messages: None,
             response: Response {
                 start: None,
                 status: None,
                 headers: Vec::new(),
-                grpc: None,
+                coding: None,
+                grpc_status: None,
+                messages: None,
                 size: 0,
                 content: Some(0),
                 end: None,
@@ -63,8 +73,32 @@ impl Stream {
         }
     }
 
+    /// What it tells as a call of gRPC, if it is one.
+    pub(super) fn grpc(&self) -> Option<Grpc> {
+        let response = &self.response;
+        let asked = self.exchange.as_ref().and_then(|exchange| exchange.http.grpc);
+        // A status without anything else that says so is that of a call whose other fields are not known.
+        let coding = response.coding.or(response.grpc_status.map(|_| Coding::Plain));
+        let grpc = asked.or(coding.map(Grpc::new))?;
+        let messages = response.messages.as_ref();
+        let silent = response.content == Some(0);
+        Some(Grpc {
+            status: response.grpc_status.or(messages.and_then(Messages::status)),
+            requests: self.messages.as_ref().and_then(Messages::count),
+            responses: messages.map_or(silent.then_some(0), Messages::count),
+            ..grpc
+        })
+    }
+
+    /// Octets of messages went by unseen, in the response or in the request.
+    pub(super) fn lose_messages(&mut self, of_response: bool) {
+        let messages = if of_response { &mut self.response.messages } else { &mut self.messages };
+        *messages = None;
+    }
+
     /// The exchange as far as it was seen.
     pub(super) fn finish(self, end: MonoNanos) -> Option<Exchange> {
+        let grpc = self.grpc();
         let Self { exchange, request, response, .. } = self;
         let mut exchange = exchange?;
         exchange.response_start = response.start.map(|(at, _)| at.max(exchange.start));
@@ -73,7 +107,7 @@ impl Stream {
         exchange.partial |= response.partial || request == Progress::Unknown;
         exchange.http.status = response.status;
         exchange.http.response_headers = response.headers;
-        exchange.http.grpc = response.grpc.or(exchange.http.grpc);
+        exchange.http.grpc = grpc;
         exchange.http.response_size = response.size;
         exchange.http.response_body = response.content.filter(|_| response.end.is_some());
         if request != Progress::Complete {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use agent_common::ids::{Direction, MonoNanos};
 
 use super::error::ErrorCode;
-use super::frames::Start;
+use super::frames::{Content, Start};
 use super::headers::ResponseHead;
 use super::stream::{Progress, Stream};
+use crate::protocol::grpc::Messages;
 use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, operation, target, weight};
 use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice};
 
@@ -40,6 +41,8 @@ pub(super) struct Streams {
     highest: u32,
     /// Counts requests.
     number: u32,
+    /// Some of them are calls of gRPC.
+    calls: bool,
     /// When to look for streams that have ended unseen.
     check: Option<MonoNanos>,
     pub(super) notices: Vec<Notice>,
@@ -55,6 +58,7 @@ impl Streams {
             limits,
             highest: 0,
             number: 0,
+            calls: false,
             check: None,
             notices: Vec::new(),
             stats: Stats::default(),
@@ -108,6 +112,8 @@ impl Streams {
         self.early -= usize::from(self.open.contains_key(&id));
         let stream = self.open.entry(id).or_insert_with(|| Stream::new(at));
         stream.weight = weight;
+        stream.messages = message.grpc.map(|grpc| Messages::new(grpc.coding));
+        self.calls |= stream.messages.is_some();
         stream.last = at;
         stream.exchange = Some(Exchange {
             number: self.number,
@@ -127,6 +133,7 @@ impl Streams {
             stream.doubtful = true;
             stream.response.partial = true;
             stream.response.content = None;
+            stream.lose_messages(true);
             self.check_from(at);
         }
         while self.outstanding() > self.limits.outstanding.max(1)
@@ -184,12 +191,37 @@ impl Streams {
         let response = &mut stream.response;
         response.size = response.size.saturating_add(size);
         response.partial |= partial;
-        response.grpc = head.grpc.or(response.grpc);
+        response.grpc_status = head.grpc_status.or(response.grpc_status);
         let trailers = response.status.is_some() || (response.start.is_some() && head.status.is_none());
         if !trailers {
             response.start.get_or_insert((start.at, start.thread));
             response.status = head.status;
             response.headers = head.headers;
+            response.coding = head.coding;
+            // What went before is not counted.
+            response.messages = head.coding.filter(|_| response.content == Some(0)).map(Messages::new);
+            self.calls |= head.coding.is_some();
+        }
+    }
+
+    /// The messages of a stream that is a call of gRPC, as long as they can be counted.
+    pub(super) fn messages(&self, id: u32, of_response: bool) -> Option<&Messages> {
+        let stream = self.open.get(&id).filter(|_| self.calls)?;
+        if of_response { stream.response.messages.as_ref() } else { stream.messages.as_ref() }
+    }
+
+    /// Content of a stream: its octets, where they were captured.
+    pub(super) fn content(&mut self, id: u32, of_response: bool, content: &Content<'_>) {
+        if !self.calls {
+            return;
+        }
+        let Some(stream) = self.open.get_mut(&id) else { return };
+        let messages = if of_response { &mut stream.response.messages } else { &mut stream.messages };
+        match (messages, content) {
+            (Some(messages), Content::Seen(octets)) => messages.feed(octets),
+            (Some(messages), Content::Unseen(octets)) => messages.pass(*octets),
+            (_, Content::Uncounted) => stream.lose_messages(of_response),
+            (None, _) => {}
         }
     }
 
@@ -219,7 +251,7 @@ impl Streams {
             stream.request = Progress::Unknown;
             return self.settle(id, out);
         }
-        self.fail(id, Failure::Stream(code), at, out);
+        self.cut(id, code, at, out);
     }
 
     /// The server has not looked at streams above `last`, and will not (section 6.8).
@@ -231,7 +263,7 @@ impl Streams {
             .map(|(id, _)| *id)
             .collect();
         for id in refused {
-            self.fail(id, Failure::Stream(ErrorCode::REFUSED_STREAM), at, out);
+            self.cut(id, ErrorCode::REFUSED_STREAM, at, out);
         }
     }
 
@@ -241,6 +273,7 @@ impl Streams {
         for (id, stream) in &mut self.open {
             if stream.request == Progress::Receiving && stream.exchange.is_some() {
                 stream.request = Progress::Unknown;
+                stream.lose_messages(false);
                 answered.push(*id);
             }
         }
@@ -255,6 +288,7 @@ impl Streams {
             stream.doubtful = true;
             stream.response.partial = true;
             stream.response.content = None;
+            stream.lose_messages(true);
         }
         self.check_from(at);
     }
@@ -313,6 +347,18 @@ impl Streams {
             return self.check_from(last);
         }
         self.emit(id, end, out);
+    }
+
+    /// A stream was ended by `code` alone.
+    fn cut(&mut self, id: u32, code: ErrorCode, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
+        if let Some(stream) = self.open.get_mut(&id)
+            && let Some(exchange) = &stream.exchange
+            && let Some(grpc) = &exchange.http.grpc
+        {
+            let status = code.grpc_status(grpc, at.since(exchange.start));
+            stream.response.grpc_status = stream.response.grpc_status.or(status);
+        }
+        self.fail(id, Failure::Stream(code), at, out);
     }
 
     fn fail(&mut self, id: u32, failure: Failure, at: MonoNanos, out: &mut impl FnMut(Exchange)) {

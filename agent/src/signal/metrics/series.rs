@@ -8,7 +8,8 @@ use opentelemetry_semantic_conventions::attribute as key;
 use rustc_hash::FxHasher;
 
 use super::histogram::{DURATION, Durations, Exemplar, Exemplars, SIZE, Sizes};
-use crate::protocol::http::{Grpc, Method, Version};
+use crate::protocol::grpc::Grpc;
+use crate::protocol::http::{Method, Version};
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;
 use crate::signal::resource::Resource;
@@ -83,7 +84,7 @@ impl What {
     const fn of(observation: &Observation<'_>) -> Self {
         let Observation { method, status, version, scheme, grpc, .. } = *observation;
         match grpc {
-            Some(Grpc { status }) => Self::Grpc { status },
+            Some(Grpc { status, .. }) => Self::Grpc { status },
             None => Self::Http { method, status, version, scheme },
         }
     }

@@ -1,7 +1,8 @@
 //! Processes that make spans of their own, and those that only look like it.
 
 use super::*;
-use crate::protocol::http::{Grpc, Method as HttpMethod};
+use crate::protocol::grpc::{Coding, Grpc};
+use crate::protocol::http::Method as HttpMethod;
 
 const CALLER: u32 = 10;
 const MIDDLE: u32 = 20;
@@ -104,7 +105,7 @@ fn exports_by_grpc_tell_it_when_they_succeed() {
         bench.finish_as(1, 2 * MS, |http| {
             (http.method, http.target) = (HttpMethod::Post, EXPORT.into());
             (http.user_agent, http.status) = (Some(PYTHON.into()), Some(200));
-            http.grpc = Some(Grpc { status });
+            http.grpc = Some(Grpc { status, ..Grpc::new(Coding::Plain) });
         });
         assert_eq!(bench.traces.stats().sdks, known, "{status:?}");
     }

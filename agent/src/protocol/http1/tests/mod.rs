@@ -1,6 +1,7 @@
 //! Whole conversations through a [`Follower`].
 
 mod batches;
+mod calls;
 mod conversations;
 mod losses;
 mod properties;

@@ -134,23 +134,6 @@ fn connections_that_end() {
     assert_eq!(fail(&|bench| _ = bench.feed(R, goaway(1, 11))), Failure::Stream(ErrorCode(11)));
 }
 
-/// The status comes in the trailers, or in a response that is nothing else.
-#[test]
-fn calls_of_grpc() {
-    let (mut bench, mut client, mut server) = begun();
-    for (stream, kind) in [(1, "application/grpc"), (3, "application/grpc+proto"), (5, "application/grpc-web")] {
-        let path = (":path", "/a.B/C");
-        let fields = [(":method", "POST"), (":scheme", "http"), path, (":authority", "h"), ("content-type", kind)];
-        bench.feed(Q, client.headers(stream, &fields, true));
-    }
-    bench.feed(R, server.headers(1, &[(":status", "200"), ("content-type", "application/grpc")], false));
-    bench.feed(R, [data(1, b"\0\0\0\0\0", false), server.headers(1, &[("grpc-status", "0")], true)].concat());
-    bench.feed(R, server.headers(3, &[(":status", "200"), ("grpc-status", "12"), ("grpc-message", "no")], true));
-    bench.feed(R, server.status(5, "200", true));
-    let statuses: Vec<_> = bench.out.iter().map(|exchange| exchange.http.grpc.map(|grpc| grpc.status)).collect();
-    assert_eq!(statuses, [Some(Some(0)), Some(Some(12)), None]);
-}
-
 #[test]
 fn what_is_no_http2_is_refused() {
     for octets in [

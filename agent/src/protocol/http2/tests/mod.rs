@@ -1,5 +1,6 @@
 //! Whole conversations through a [`Follower`].
 
+mod calls;
 mod conversations;
 mod late;
 mod properties;
