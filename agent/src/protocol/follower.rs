@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agent_common::ids::{Direction, MonoNanos, Seq};
 
 use super::http::{Config, Method, Stats};
-use super::{End, Exchange, Notice, Segment, Thread, Verdict, Want, http1, http2};
+use super::{End, Exchange, IgnoreReason, Notice, Segment, Thread, Verdict, Want, http1, http2};
 
 /// The state of one TCP connection as one process sees it.
 #[derive(Debug)]
@@ -60,7 +60,23 @@ impl Follower {
         } else if self.first && !self.begin(direction, &segment, out) {
             return Verdict::Follow;
         }
-        each!(&mut self.protocol, follower => follower.segment(direction, segment, out))
+        let verdict = each!(&mut self.protocol, follower => follower.segment(direction, segment, out));
+        if verdict == Verdict::Ignore(IgnoreReason::Upgraded) { self.switch(out).unwrap_or(verdict) } else { verdict }
+    }
+
+    /// Goes on with HTTP/2 where the server has changed to it, and with what came behind its answer.
+    fn switch(&mut self, out: &mut impl FnMut(Exchange)) -> Option<Verdict> {
+        let Protocol::Http1(before) = &mut self.protocol else { return None };
+        let (switched, held) = before.switched()?;
+        let responses = switched.exchange.request_direction.opposite();
+        let (stats, notices) = (before.take_stats(), before.notices().collect());
+        let mut follower = http2::Follower::upgraded(switched, stats, notices, Arc::clone(&self.config));
+        let mut verdict = Verdict::Follow;
+        for segment in &held {
+            verdict = follower.segment(responses, segment.as_segment(), out);
+        }
+        self.protocol = Protocol::Http2(follower);
+        Some(verdict)
     }
 
     /// Decides by the first octets of a connection; `false` when more of them are needed, which are kept.
@@ -116,6 +132,8 @@ impl Follower {
         let short = self.short.take();
         self.replay(short, out);
         each!(&mut self.protocol, follower => follower.gap(direction, octets, at, out));
+        // What was held may have been the server's answer.
+        self.switch(out);
     }
 
     /// One direction ends after all its octets (FIN); a reset or a time-out ends both.
@@ -123,6 +141,9 @@ impl Follower {
         let short = self.short.take();
         self.replay(short, out);
         each!(&mut self.protocol, follower => follower.end(direction, at, end, out));
+        if self.switch(out).is_some() {
+            each!(&mut self.protocol, follower => follower.end(direction, at, end, out));
+        }
     }
 
     /// The connection is gone; a direction that ended before it was told by [`Self::end`]. Everything outstanding ends.
@@ -130,6 +151,9 @@ impl Follower {
         let short = self.short.take();
         self.replay(short, out);
         each!(&mut self.protocol, follower => follower.close(at, end, out));
+        if self.switch(out).is_some() {
+            each!(&mut self.protocol, follower => follower.close(at, end, out));
+        }
     }
 
     /// What may be left uncaptured in `direction` from its current position on.

@@ -1,12 +1,14 @@
 //! One connection: puts each direction's octets through its lane and tells the pairing what they were.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos};
 
+use super::hold::Held;
 use super::hold::Hold;
 use super::lane::{Lane, State};
-use super::pairing::Pairing;
+use super::pairing::{Pairing, Switched};
 use super::start_line::Kind;
 use super::{SECOND, UNKNOWN};
 use crate::protocol::http::{Config, Loss, Method, Stats};
@@ -40,6 +42,8 @@ pub struct Follower {
     pub(super) newest: MonoNanos,
     pub(super) pause_ended: Option<MonoNanos>,
     pub(super) over: Option<IgnoreReason>,
+    /// The request by which the connection became one of HTTP/2. What came behind the answer is held.
+    pub(super) switched: Option<Box<Switched>>,
 }
 
 impl Follower {
@@ -60,6 +64,7 @@ impl Follower {
             newest: MonoNanos(0),
             pause_ended: None,
             over: None,
+            switched: None,
             config,
         }
     }
@@ -79,6 +84,12 @@ impl Follower {
             self.release(out);
         }
         self.over.map_or(Verdict::Follow, Verdict::Ignore)
+    }
+
+    /// After [`IgnoreReason::Upgraded`]: the request that was answered by a change to HTTP/2, if it was to that, and what
+    /// of the server's octets came behind that answer.
+    pub(in crate::protocol) fn switched(&mut self) -> Option<(Switched, VecDeque<Held>)> {
+        Some((*self.switched.take()?, self.hold.take()))
     }
 
     /// Octets of one direction were lost before what comes next: this many, or an unknown number. `at` is when that
@@ -162,7 +173,7 @@ impl Follower {
     /// Requests without a complete response, or whose response is not certain to be theirs.
     #[must_use]
     pub fn outstanding(&self) -> usize {
-        self.pairing.outstanding()
+        self.pairing.outstanding() + usize::from(self.switched.is_some())
     }
 
     /// The method of the oldest request without a complete response.

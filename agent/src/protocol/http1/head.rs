@@ -16,6 +16,9 @@ const FIELDS: usize = 256;
 /// Fields most heads stay below; more are left to the slower reader.
 const FEW_FIELDS: usize = 64;
 
+/// More octets of `HTTP2-Settings` than clients send, whose settings are six or seven of eight octets each in base64.
+const SETTINGS: usize = 256;
+
 /// What a request's head says.
 pub(super) struct RequestHead {
     /// Sizes are 0, and what belongs to the response is empty.
@@ -23,6 +26,8 @@ pub(super) struct RequestHead {
     pub(super) framing: Framing,
     /// The client may go on in another protocol once it is answered: CONNECT, or `Upgrade`.
     pub(super) may_switch: bool,
+    /// `HTTP2-Settings` (RFC 7540, section 3.2.1).
+    pub(super) settings: Option<Box<[u8]>>,
 }
 
 /// What a response's head says.
@@ -31,6 +36,8 @@ pub(super) struct ResponseHead {
     /// Taken from the fields alone: the status and the request's method may overrule it.
     pub(super) framing: Framing,
     pub(super) headers: Vec<CapturedHeader>,
+    /// With 101: the connection goes on with HTTP/2.
+    pub(super) to_http2: bool,
     /// The answer to a call of gRPC-Web, perhaps with its end.
     pub(super) coding: Option<Coding>,
     pub(super) grpc_status: Option<u32>,
@@ -228,18 +235,25 @@ impl FramingFields {
 struct RequestFields<'a, 'c> {
     framing: FramingFields,
     upgrade: bool,
+    settings: Option<&'a [u8]>,
     common: http::RequestFields<'a, 'c>,
 }
 
 impl<'a, 'c> RequestFields<'a, 'c> {
     fn new(config: &'c Config) -> Self {
-        Self { framing: FramingFields::default(), upgrade: false, common: http::RequestFields::new(config) }
+        Self {
+            framing: FramingFields::default(),
+            upgrade: false,
+            settings: None,
+            common: http::RequestFields::new(config),
+        }
     }
 
     fn add(&mut self, name: &str, value: &'a [u8]) {
         match name.len() {
             7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade = true,
             14 if name.eq_ignore_ascii_case("content-length") => self.framing.add_length(value),
+            14 if name.eq_ignore_ascii_case("http2-settings") => self.settings = Some(value),
             17 if name.eq_ignore_ascii_case("transfer-encoding") => self.framing.add_coding(value),
             _ => {}
         }
@@ -254,6 +268,7 @@ impl<'a, 'c> RequestFields<'a, 'c> {
         RequestHead {
             framing: self.framing.finish(Kind::Request),
             may_switch: self.upgrade || known == Method::Connect,
+            settings: self.settings.filter(|value| self.upgrade && value.len() <= SETTINGS).map(Box::from),
             message,
         }
     }
@@ -261,6 +276,7 @@ impl<'a, 'c> RequestFields<'a, 'c> {
 
 struct ResponseFields<'c> {
     framing: FramingFields,
+    to_http2: bool,
     coding: Option<Coding>,
     grpc_status: Option<u32>,
     capture: Capture<'c>,
@@ -270,6 +286,7 @@ impl<'c> ResponseFields<'c> {
     fn new(config: &'c Config) -> Self {
         Self {
             framing: FramingFields::default(),
+            to_http2: false,
             coding: None,
             grpc_status: None,
             capture: Capture::new(&config.response_headers),
@@ -278,6 +295,7 @@ impl<'c> ResponseFields<'c> {
 
     fn add(&mut self, name: &str, value: &[u8]) {
         match name.len() {
+            7 if name.eq_ignore_ascii_case("upgrade") => self.to_http2 = value.eq_ignore_ascii_case(b"h2c"),
             11 if name.eq_ignore_ascii_case("grpc-status") => self.grpc_status = grpc::status(value),
             12 if name.eq_ignore_ascii_case("content-type") => self.coding = Coding::of(value),
             14 if name.eq_ignore_ascii_case("content-length") => self.framing.add_length(value),
@@ -292,6 +310,7 @@ impl<'c> ResponseFields<'c> {
             status,
             framing: self.framing.finish(Kind::Response),
             headers: self.capture.values,
+            to_http2: self.to_http2 && status == 101,
             coding: self.coding,
             grpc_status: self.grpc_status,
         }

@@ -9,7 +9,7 @@ use crate::protocol::http::Limits;
 use crate::protocol::{Segment, Thread};
 
 #[derive(Debug)]
-pub(super) struct Held {
+pub(in crate::protocol) struct Held {
     at: MonoNanos,
     thread: Thread,
     position: Seq,
@@ -19,7 +19,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn as_segment(&self) -> Segment<'_> {
+    pub(in crate::protocol) fn as_segment(&self) -> Segment<'_> {
         Segment {
             at: self.at,
             thread: self.thread,

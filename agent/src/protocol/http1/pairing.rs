@@ -38,6 +38,7 @@ struct Pending {
     request: Progress,
     answered: bool,
     may_switch: bool,
+    settings: Option<Box<[u8]>>,
     /// Octets of memory its texts take.
     weight: usize,
 }
@@ -77,6 +78,16 @@ pub(super) struct Answer {
     pub(super) switches: bool,
     /// The content is that of a call.
     pub(super) coding: Option<Coding>,
+}
+
+/// A request whose response comes by HTTP/2, on the stream with the number 1 (RFC 7540, section 3.2).
+#[derive(Debug)]
+pub(in crate::protocol) struct Switched {
+    pub(in crate::protocol) exchange: Exchange,
+    /// All of the request was seen.
+    pub(in crate::protocol) complete: bool,
+    /// `HTTP2-Settings` as sent.
+    pub(in crate::protocol) settings: Option<Box<[u8]>>,
 }
 
 #[derive(Debug)]
@@ -261,6 +272,7 @@ impl Pairing {
             request: Progress::Receiving,
             answered: false,
             may_switch: head.may_switch,
+            settings: head.settings,
             weight,
         });
         self.request_open = true;
@@ -430,6 +442,21 @@ impl Pairing {
             grpc.responses = messages.count();
             grpc.status = grpc.status.or(messages.status());
         }
+    }
+
+    /// Takes the only request that is outstanding, which has been answered by a change to HTTP/2.
+    pub(super) fn switch(&mut self, out: &mut impl FnMut(Exchange)) -> Option<Switched> {
+        if self.pending.len() != 1 {
+            return None;
+        }
+        self.confirm(out);
+        let Pending { mut exchange, request, settings, .. } = self.pending.pop_front()?;
+        (self.weight, self.request_open, self.reply) = (0, false, Reply::None);
+        (exchange.response_start, exchange.response_thread) = (None, None);
+        exchange.http.status = None;
+        exchange.http.response_size = 0;
+        exchange.http.response_headers = Vec::new();
+        Some(Switched { exchange, complete: request == Progress::Complete, settings })
     }
 
     /// The end of a response came into sight again at `at`, but not what went before: other responses may have.

@@ -137,6 +137,11 @@ impl Follower {
             }
             piece.begins = false;
         }
+        if self.switched.is_some() && (!piece.octets.is_empty() || piece.missing > 0) {
+            let Piece { at, thread, octets, missing, tail, .. } = piece;
+            self.hold.push(&Segment { at, thread, position: piece.position(), octets, missing, tail });
+            return false;
+        }
         true
     }
 
@@ -330,9 +335,15 @@ impl Follower {
             self.lane(piece.direction).state = State::Start;
             return;
         }
+        let to_http2 = head.to_http2;
         let answer = self.pairing.response(begun, head);
         self.lane(piece.direction).doubtful_content = answer.doubtful_content;
-        if answer.switches {
+        if answer.switches && to_http2 {
+            self.switched = self.pairing.switch(out).map(Box::new);
+        }
+        if self.switched.is_some() {
+            self.over = Some(IgnoreReason::Upgraded);
+        } else if answer.switches {
             self.pairing.request_cut(out);
             self.pairing.response_done(Some(0), piece.at, out);
             self.pairing.abandon();

@@ -4,12 +4,16 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::error::ErrorCode;
 use super::frames::{Frames, Start};
 use super::hpack::Decoder;
+use super::reading::Settings;
 use super::streams::Streams;
 use crate::protocol::http::{Config, Method, Stats};
+use crate::protocol::http1::Switched;
 use crate::protocol::{End, Exchange, Failure, IgnoreReason, Notice, Segment, UNKNOWN, Verdict, Want};
 
 /// Less content than this is not worth telling the kernel side to leave out.
@@ -90,6 +94,27 @@ impl Follower {
             over: None,
             config,
         }
+    }
+
+    /// A connection that was one of HTTP/1 until now (RFC 7540, section 3.2): the request that asked for the change is
+    /// answered on the first stream. `stats` and `notices` were not taken from the follower before.
+    #[must_use]
+    pub(in crate::protocol) fn upgraded(
+        switched: Switched,
+        stats: Stats,
+        notices: Vec<Notice>,
+        config: Arc<Config>,
+    ) -> Self {
+        let mut follower = Self::new(true, config);
+        let requests = switched.exchange.request_direction;
+        follower.request_direction = Some(requests);
+        follower.certain = true;
+        let settings = switched.settings.as_ref().and_then(|settings| URL_SAFE_NO_PAD.decode(settings).ok());
+        follower.allow(requests.opposite(), Settings::read(&settings.unwrap_or_default()));
+        follower.streams.stats = stats;
+        follower.streams.notices = notices;
+        follower.streams.resume(switched.exchange, switched.complete);
+        follower
     }
 
     /// Takes the octets of one direction that follow directly on the previous ones of that direction. `segment.missing`

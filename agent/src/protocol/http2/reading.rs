@@ -21,6 +21,29 @@ const MISTAKE: u32 = 16;
 const HEADER_TABLE_SIZE: u16 = 1;
 const MAX_FRAME_SIZE: u16 = 5;
 
+/// Those settings that matter here.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Settings {
+    table: Option<u32>,
+    frame: Option<u32>,
+}
+
+impl Settings {
+    /// Reads the payload of a frame.
+    pub(super) fn read(payload: &[u8]) -> Self {
+        let mut settings = Self::default();
+        for setting in payload.as_chunks::<6>().0 {
+            let &[i, j, a, b, c, d] = setting;
+            match u16::from_be_bytes([i, j]) {
+                HEADER_TABLE_SIZE => settings.table = Some(u32::from_be_bytes([a, b, c, d])),
+                MAX_FRAME_SIZE => settings.frame = Some(u32::from_be_bytes([a, b, c, d])),
+                _ => {}
+            }
+        }
+        settings
+    }
+}
+
 /// What a frame means, apart from the payload that it was read from.
 enum Meaning {
     Nothing,
@@ -41,10 +64,7 @@ enum Meaning {
         last: u32,
         code: ErrorCode,
     },
-    Settings {
-        table: Option<u32>,
-        frame: Option<u32>,
-    },
+    Settings(Settings),
     Invalid,
 }
 
@@ -138,16 +158,19 @@ impl Follower {
             }
             // About streams of the server.
             Meaning::GoAway { .. } => {}
-            Meaning::Settings { table, frame } => {
-                let other = self.lane(direction.opposite());
-                if let Some(size) = table {
-                    other.decoder.allow(size);
-                }
-                if let Some(length) = frame {
-                    other.frames.allow(length);
-                }
-            }
+            Meaning::Settings(settings) => self.allow(direction.opposite(), settings),
             Meaning::Invalid => self.invalid(direction, at, out),
+        }
+    }
+
+    /// What the receiver of a direction has said that it takes.
+    pub(super) fn allow(&mut self, direction: Direction, settings: Settings) {
+        let lane = self.lane(direction);
+        if let Some(size) = settings.table {
+            lane.decoder.allow(size);
+        }
+        if let Some(length) = settings.frame {
+            lane.frames.allow(length);
         }
     }
 
@@ -324,18 +347,7 @@ fn meaning(frame: &Frame<'_>, block: &mut Option<Block>, limit: usize) -> Meanin
             },
             None => Meaning::Nothing,
         },
-        kind::SETTINGS if !torn => {
-            let mut settings = (None, None);
-            for setting in payload.as_chunks::<6>().0 {
-                let &[i, j, a, b, c, d] = setting;
-                match u16::from_be_bytes([i, j]) {
-                    HEADER_TABLE_SIZE => settings.0 = Some(u32::from_be_bytes([a, b, c, d])),
-                    MAX_FRAME_SIZE => settings.1 = Some(u32::from_be_bytes([a, b, c, d])),
-                    _ => {}
-                }
-            }
-            Meaning::Settings { table: settings.0, frame: settings.1 }
-        }
+        kind::SETTINGS if !torn => Meaning::Settings(Settings::read(payload)),
         _ => Meaning::Nothing,
     }
 }

@@ -10,7 +10,7 @@ use super::frames::{Content, Start};
 use super::headers::ResponseHead;
 use super::stream::{Progress, Stream};
 use crate::protocol::grpc::Messages;
-use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, operation, target, weight};
+use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, Version, operation, target, weight};
 use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice};
 
 /// How long a stream that may have ended unseen is kept after its last octet, in nanoseconds.
@@ -142,6 +142,18 @@ impl Streams {
             let Some(oldest) = self.oldest() else { break };
             self.drop(oldest, Loss::PipelineLimit);
         }
+    }
+
+    /// The first stream of a connection, whose request came by HTTP/1 and was told already; `complete`: all of it was seen.
+    pub(super) fn resume(&mut self, mut exchange: Exchange, complete: bool) {
+        exchange.http.version = Version::Http2;
+        (self.highest, self.number) = (1, exchange.number);
+        let mut stream = Stream::new(exchange.request_end);
+        stream.weight = weight(&exchange.http);
+        stream.request = if complete { Progress::Complete } else { Progress::Unknown };
+        self.weight += stream.weight;
+        stream.exchange = Some(exchange);
+        self.open.insert(1, stream);
     }
 
     /// The oldest stream with a request.

@@ -4,6 +4,7 @@ mod calls;
 mod conversations;
 mod late;
 mod properties;
+mod upgrade;
 pub(super) mod wire;
 
 use std::sync::Arc;
