@@ -36,6 +36,12 @@ pub fn beside(name: &str) -> PathBuf {
     folders.map(|folder| folder.join(name)).find(|file| file.is_file()).unwrap_or_else(|| name.into())
 }
 
+/// Where the Java program for gRPC stands, with its libraries.
+#[must_use]
+pub fn java_grpc() -> PathBuf {
+    workspace().join("target/fixtures/java-grpc")
+}
+
 /// The agent under test: `REMORA_BIN`, else the release build.
 #[must_use]
 pub fn remora() -> PathBuf {
@@ -73,7 +79,11 @@ pub fn missing(what: &[&str]) -> Option<String> {
         "sdk" => absent(&venv("opentelemetry-instrument"), "OpenTelemetry's Python packages")
             .or_else(|| absent(&fixture("node/node_modules/@opentelemetry/sdk-node"), "OpenTelemetry's Node packages"))
             .or_else(|| missing(&["node"])),
-        "grpc" => absent(&fixture("node/node_modules/@grpc/grpc-js"), "gRPC for Node").or_else(|| missing(&["node"])),
+        "grpc" => absent(&fixture("node/node_modules/@grpc/grpc-js"), "gRPC for Node")
+            .or_else(|| absent(&venv("python3"), "the Python environment"))
+            .or_else(|| absent(&built("grpc"), "gRPC for Go"))
+            .or_else(|| absent(&java_grpc().join("Calls.class"), "gRPC for Java"))
+            .or_else(|| missing(&["node", "java"])),
         "python" => absent(&python(), "Python"),
         program => which(program).is_none().then(|| format!("{program} is not installed")),
     })

@@ -12,6 +12,7 @@ pub mod curl;
 pub mod env;
 pub mod expect;
 pub mod fixture;
+pub mod grpc;
 pub mod hop;
 pub mod http;
 pub mod load;
@@ -41,7 +42,7 @@ macro_rules! skip {
 }
 
 /// Skips the test unless all named prerequisites are there: `root`, `venv`, `go` (the built fixtures),
-/// `mesh` (all of its services), `grpc` (its package of Node), `sdk` (OpenTelemetry's packages of Python and Node), or a program's name.
+/// `mesh` (all of its services), `grpc` (its packages of Node, Python, Go and Java), `sdk` (OpenTelemetry's packages of Python and Node), or a program's name.
 #[macro_export]
 macro_rules! needs {
     ($($what:literal),+ $(,)?) => {

@@ -61,7 +61,7 @@ pub(super) fn node() -> Result<String> {
     Ok("installed just now".to_owned())
 }
 
-/// The programs of `tests/fixtures/go`, built into `target/fixtures/bin`.
+/// The programs of `tests/fixtures/go` and its module for gRPC, built into `target/fixtures/bin`.
 pub(super) fn go() -> Result<String> {
     let folder = workspace::root().join("tests/fixtures/go");
     if !folder.join("go.mod").exists() {
@@ -73,6 +73,10 @@ pub(super) fn go() -> Result<String> {
     let mut build = Command::new("go");
     build.args(["build", "-buildvcs=false", "-o"]).arg(format!("{}/", bin.display())).arg("./...").current_dir(&folder);
     exec::run(&mut build)?;
+    // A module of its own: what it depends on asks for a newer Go than the others are made for.
+    let mut grpc = Command::new("go");
+    grpc.args(["build", "-buildvcs=false", "-o"]).arg(format!("{}/", bin.display())).arg(".");
+    exec::run(grpc.current_dir(folder.join("grpc")))?;
     for name in ["fan", "server"] {
         let mut stripped = Command::new("go");
         stripped.args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(bin.join(format!("{name}-stripped")));
@@ -95,6 +99,32 @@ pub(super) fn java() -> Result<String> {
     fs::create_dir_all(&classes).with_context(|| format!("cannot make {}", classes.display()))?;
     let mut compile = Command::new("javac");
     compile.arg("-d").arg(&classes).arg(&source);
+    doing(&exec::show(&compile));
+    exec::run(&mut compile)?;
+    stamp.set()?;
+    Ok(format!("compiled into {}", classes.display()))
+}
+
+/// The program of `tests/fixtures/java/grpc` and what it needs, in `target/fixtures/java-grpc`.
+pub(super) fn java_grpc() -> Result<String> {
+    let folder = workspace::root().join("tests/fixtures/java/grpc");
+    let (project, source) = (folder.join("pom.xml"), folder.join("Calls.java"));
+    if !source.exists() {
+        return Ok(format!("skipped: there is no {}", source.display()));
+    }
+    let classes = workspace::fixtures().join("java-grpc");
+    let stamp = Stamp { file: classes.join("source.stamp"), content: [read(&project)?, read(&source)?].concat() };
+    if stamp.holds() && classes.join("Calls.class").exists() {
+        return Ok(format!("{} as in its source", classes.display()));
+    }
+    fs::create_dir_all(&classes).with_context(|| format!("cannot make {}", classes.display()))?;
+    let mut fetch = Command::new("mvn");
+    fetch.args(["--quiet", "--batch-mode", "dependency:copy-dependencies", "--file"]).arg(&project);
+    fetch.arg(format!("-DoutputDirectory={}", classes.display()));
+    doing(&exec::show(&fetch));
+    exec::run(&mut fetch)?;
+    let mut compile = Command::new("javac");
+    compile.arg("-classpath").arg(classes.join("*")).arg("-d").arg(&classes).arg(&source);
     doing(&exec::show(&compile));
     exec::run(&mut compile)?;
     stamp.set()?;

@@ -66,6 +66,7 @@ pub(crate) fn for_tests() -> Result<()> {
     step("Node packages, for fixtures", fixtures::node)?;
     step("Go programs, for fixtures", fixtures::go)?;
     step("Java program, for fixtures", fixtures::java)?;
+    step("Java program with gRPC, for fixtures", fixtures::java_grpc)?;
     for_unit_tests()
 }
 

@@ -28,6 +28,7 @@ const TESTS: &[Package] = &[
     package("wrk", &["wrk"], "HTTP load"),
     package("nghttp2-client", &["h2load"], "HTTP load at a given rate"),
     package("nghttp2-server", &["nghttpd"], "HTTP/2 server under test"),
+    package("nghttp2-proxy", &["nghttpx"], "HTTP/2 server that takes upgrades, under test"),
     package("redis-server", &["redis-server"], "a neighbour that does not speak HTTP"),
     package("redis-tools", &["redis-benchmark"], "load on that neighbour"),
     package("prometheus", &["promtool"], "promtool checks /metrics"),
@@ -39,6 +40,7 @@ const TESTS: &[Package] = &[
     package("golang-go", &["go"], "Go servers and clients"),
     // It brings `java` too, through the package that it depends on.
     package("default-jdk-headless", &["javac"], "Java servers and clients"),
+    package("maven", &["mvn"], "brings their packages"),
     package("g++", &["c++"], "the fuzzer's runtime"),
 ];
 
