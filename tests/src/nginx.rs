@@ -40,15 +40,20 @@ struct Line {
 impl Nginx {
     /// `upstream` is the port of the server behind `/proxy/`, spoken to by HTTP/1.1 over kept connections.
     pub fn start(upstream: Option<u16>) -> Result<Self> {
-        Self::start_with(upstream, None)
+        Self::start_with(upstream, "", None)
+    }
+
+    /// The same with HTTP/2 in the clear instead.
+    pub fn start_http2() -> Result<Self> {
+        Self::start_with(None, " http2", None)
     }
 
     /// By TLS, with HTTP/2 for clients that wish it.
     pub fn start_tls(credentials: &Credentials) -> Result<Self> {
-        Self::start_with(None, Some(credentials))
+        Self::start_with(None, " ssl http2", Some(credentials))
     }
 
-    fn start_with(upstream: Option<u16>, credentials: Option<&Credentials>) -> Result<Self> {
+    fn start_with(upstream: Option<u16>, protocol: &str, credentials: Option<&Credentials>) -> Result<Self> {
         let folder = TempDir::new()?;
         let root = folder.path();
         std::fs::create_dir_all(root.join("data/big"))?;
@@ -57,7 +62,7 @@ impl Nginx {
         }
         let port = fixture::free_port()?;
         let config = root.join("nginx.conf");
-        std::fs::write(&config, configuration(root, port, upstream, credentials)?)?;
+        std::fs::write(&config, configuration(root, port, protocol, upstream, credentials)?)?;
         let program = env::which("nginx").context("nginx is not installed")?;
         let process = Process::spawn(Command::new(program).arg("-c").arg(&config).arg("-p").arg(root))?;
         fixture::accepts(port).with_context(|| process.stderr())?;
@@ -104,9 +109,11 @@ fn exchange(line: &str) -> Result<Exchange> {
     })
 }
 
+/// `protocol` is what `listen` says besides the port.
 fn configuration(
     root: &std::path::Path,
     port: u16,
+    protocol: &str,
     upstream: Option<u16>,
     credentials: Option<&Credentials>,
 ) -> Result<String> {
@@ -140,8 +147,7 @@ http {{
         writeln!(text, "  upstream behind {{ server 127.0.0.1:{upstream}; keepalive 8; }}")?;
     }
     // `http2 on` came with 1.25.1, which only warns of the older way.
-    let tls = if credentials.is_some() { " ssl http2" } else { "" };
-    writeln!(text, "  server {{\n    listen 127.0.0.1:{port}{tls};\n    root {root}/data;")?;
+    writeln!(text, "  server {{\n    listen 127.0.0.1:{port}{protocol};\n    root {root}/data;")?;
     if let Some(credentials) = credentials {
         let folder = credentials.folder().display();
         writeln!(text, "    ssl_certificate {folder}/cert.pem;\n    ssl_certificate_key {folder}/key.pem;")?;
