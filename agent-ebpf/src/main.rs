@@ -206,6 +206,13 @@ pub fn tls_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// rustls hands over plaintext.
+#[uprobe]
+pub fn rustls_taken(ctx: ProbeContext) -> u32 {
+    tls::taken(&ctx);
+    0
+}
+
 /// A function of Go's TLS begins.
 #[uprobe]
 pub fn go_tls_entry(ctx: ProbeContext) -> u32 {

@@ -203,18 +203,22 @@ pub fn scratch() -> Option<*mut Scratch> {
     Some(scratch)
 }
 
-/// Gives a scratch space of one's own to `with`, when there is one.
+/// One of one's own, for programs that may be preempted; to be given back by [`give_back`].
 #[inline(always)]
-pub fn with_scratch(with: impl FnOnce(*mut Scratch)) {
+pub fn claim_scratch() -> Option<*mut Scratch> {
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let cpus = given!(SETUP.cpus);
-    let Some(scratch) = claim(cpus + cpu).or_else(|| claim(2 * cpus)) else {
+    let claimed = claim(cpus + cpu).or_else(|| claim(2 * cpus));
+    if claimed.is_none() {
         count(Counter::NoScratch);
-        return;
-    };
-    with(scratch);
-    // SAFETY: a value of the map, which nobody else uses until it is given back.
+    }
+    claimed
+}
+
+#[inline(always)]
+pub fn give_back(scratch: *mut Scratch) {
+    // SAFETY: a value of the map, which nobody else uses until then.
     unsafe { (&raw mut (*scratch).taken).write_volatile(0) };
 }
 

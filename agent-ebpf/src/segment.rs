@@ -20,7 +20,9 @@ use crate::context::client::Put;
 use crate::context::serving::Run;
 use crate::coroutine;
 use crate::lifecycle;
-use crate::maps::{HINTS, PROCESSES, Scratch, count, emit_segment, given, scratch, scratch_of, slot, with_scratch};
+use crate::maps::{
+    HINTS, PROCESSES, SOCKETS, Scratch, claim_scratch, count, emit_segment, give_back, given, scratch, scratch_of, slot,
+};
 use crate::socket::{self, Socket, verdict};
 use crate::tls;
 
@@ -375,9 +377,31 @@ pub fn peek(scratch: *mut Scratch, payload: Payload, len: u64) -> u32 {
     }
 }
 
-/// Reports plaintext that a call into a TLS library moved; `at` is its time.
-#[inline(always)]
-pub fn plaintext(sk: u64, socket: &mut Socket, thread: u64, at: u64, direction: Direction, payload: Payload, len: u32) {
+/// Plaintext that a call into a TLS library moved.
+pub struct Plaintext {
+    pub sk: u64,
+    pub thread: u64,
+    /// Its time.
+    pub at: u64,
+    /// Where it lies: the address of a buffer, or of so many slices; 0 and 0 where that is not known.
+    pub buffer: u64,
+    pub slices: u64,
+    pub len: u32,
+    pub direction: Direction,
+}
+
+/// Reports it.
+#[inline(never)]
+pub fn plaintext(plaintext: &Plaintext) {
+    let &Plaintext { sk, thread, at, buffer, slices, len, direction } = plaintext;
+    let Some(socket) = SOCKETS.get_ptr_mut(&sk) else { return };
+    // SAFETY: a value of the map, which stays readable while the program runs.
+    let socket = unsafe { &mut *socket };
+    let payload = match (buffer, slices) {
+        (0, _) => Payload::Unseen,
+        (at, 0) => Payload::Flat { at },
+        (at, count) => Payload::Vectors { at, count },
+    };
     let side = match direction {
         Direction::Egress => 0,
         Direction::Ingress => 1,
@@ -392,8 +416,11 @@ pub fn plaintext(sk: u64, socket: &mut Socket, thread: u64, at: u64, direction: 
         return;
     }
     let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: false };
-    if let Some(cap) = wanted(&transfer, socket, seq, len) {
-        with_scratch(|scratch| fill(scratch, &transfer, socket, payload, at, seq, len, cap));
+    if let Some(cap) = wanted(&transfer, socket, seq, len)
+        && let Some(scratch) = claim_scratch()
+    {
+        fill(scratch, &transfer, socket, payload, at, seq, len, cap);
+        give_back(scratch);
     }
     if socket.dying != 0 {
         lifecycle::read_on(sk, socket);

@@ -26,7 +26,7 @@ use self::client::{Client, Extent};
 use self::head::Carries;
 use self::serving::{Run, Who};
 use crate::call;
-use crate::maps::{CLIENTS, PROCESSES, Scratch, TOLD, count, emit_context, given, scratch, with_scratch};
+use crate::maps::{CLIENTS, PROCESSES, Scratch, TOLD, claim_scratch, count, emit_context, give_back, given, scratch};
 use crate::segment::{self, Payload};
 use crate::socket::{self, Socket, verdict};
 
@@ -214,9 +214,9 @@ pub fn sending_plaintext(sk: u64, socket: &Socket, thread: u64, payload: Payload
     let client = unsafe { &mut *client };
     if !client.is_at(seq) {
         let position = socket.plain[0];
-        with_scratch(|scratch| {
-            decide(client, &Beginning { payload, len, thread, seq, position, habits, scratch });
-        });
+        let Some(scratch) = claim_scratch() else { return };
+        decide(client, &Beginning { payload, len, thread, seq, position, habits, scratch });
+        give_back(scratch);
     }
 }
 

@@ -4,8 +4,8 @@
 use agent_common::counter::Counter;
 use agent_common::limits::TLS_KEPT;
 
-use crate::maps::{TLS_KEPT as KEPT, count, with_scratch};
-use crate::segment::{self, Payload};
+use crate::maps::{TLS_KEPT as KEPT, claim_scratch, count, give_back};
+use crate::segment::{self, Payload, Plaintext};
 use crate::socket::Socket;
 use crate::tls::SessionId;
 
@@ -20,8 +20,11 @@ pub struct Kept {
 }
 
 /// Keeps what was given, when it looks like the beginning of a request.
-#[inline(always)]
-pub fn keep(id: &SessionId, thread: u64, at: u64, payload: Payload, len: u32) {
+#[inline(never)]
+pub fn keep(id: &SessionId, plaintext: &Plaintext) {
+    let &Plaintext { thread, at, buffer, slices, len, .. } = plaintext;
+    let payload =
+        if slices == 0 { Payload::Flat { at: buffer } } else { Payload::Vectors { at: buffer, count: slices } };
     if let Some(kept) = KEPT.get_ptr_mut(&thread) {
         // SAFETY: a value of the map; only this thread changes it.
         let kept = unsafe { &mut *kept };
@@ -34,22 +37,22 @@ pub fn keep(id: &SessionId, thread: u64, at: u64, payload: Payload, len: u32) {
         count(Counter::TlsUnattributed);
         return;
     }
-    with_scratch(|scratch| {
-        // SAFETY: the scratch space is claimed, and its payload is large enough and aligned for this.
-        let place = unsafe { (&raw mut (*scratch).payload).cast::<Kept>() };
-        let n = if len < TLS_KEPT as u32 { len } else { TLS_KEPT as u32 };
-        // SAFETY: as above.
-        unsafe {
-            let captured = segment::copy_first(payload, (&raw mut (*place).payload).cast(), n);
-            (*place).session = id.address;
-            (*place).at = at;
-            (*place).len = len;
-            (*place).captured = captured;
-            if KEPT.insert(&thread, &*place, 0).is_err() {
-                count(Counter::TlsUnattributed);
-            }
-        }
-    });
+    let Some(scratch) = claim_scratch() else { return };
+    let n = if len < TLS_KEPT as u32 { len } else { TLS_KEPT as u32 };
+    // SAFETY: the scratch space is claimed, and its payload is large enough and aligned for this.
+    let kept = unsafe {
+        let place = (&raw mut (*scratch).payload).cast::<Kept>();
+        let captured = segment::copy_first(payload, (&raw mut (*place).payload).cast(), n);
+        (*place).session = id.address;
+        (*place).at = at;
+        (*place).len = len;
+        (*place).captured = captured;
+        KEPT.insert(&thread, &*place, 0).is_ok()
+    };
+    give_back(scratch);
+    if !kept {
+        count(Counter::TlsUnattributed);
+    }
 }
 
 /// The thread has written to a socket, which is that of the session that it called.

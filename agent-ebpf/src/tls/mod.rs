@@ -17,7 +17,7 @@ use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 use crate::call::{self, Call};
 use crate::context;
 use crate::maps::{SOCKETS, TLS_CALLS, count};
-use crate::segment::{self, Payload};
+use crate::segment::{self, Payload, Plaintext};
 use crate::socket::Socket;
 pub use crate::tls::kept::Kept;
 use crate::tls::registers::Registers;
@@ -108,9 +108,6 @@ pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
         Role::Handshake => session::begins(&id),
         Role::Moves(_) => {}
     }
-    if function == function::RUSTLS_READ {
-        return taken(&id, thread, buffer);
-    }
     let caller = caller::<GO>(&registers, thread);
     if let Some(outer) = TLS_CALLS.get_ptr(&caller) {
         // SAFETY: a value of the map; only this caller changes it.
@@ -143,8 +140,15 @@ pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
         // SAFETY: a value of the map, which stays readable while the program runs.
         context::sending_plaintext(sk, unsafe { &*socket }, thread, payload, len);
     }
+    begins(&caller, session, buffer, further, function);
+}
+
+/// Notes a call. A function of its own, as others here, so that its frame does not add up with those of what its caller
+/// calls beside.
+#[inline(never)]
+fn begins(caller: &Caller, session: u64, buffer: u64, further: u64, function: u64) {
     let calling = Calling { session, buffer, further, at: call::now(), function: function as u32, nested: 0 };
-    if TLS_CALLS.insert(&caller, &calling, 0).is_err() {
+    if TLS_CALLS.insert(caller, &calling, 0).is_err() {
         count(Counter::TlsCallLost);
     }
 }
@@ -159,19 +163,29 @@ pub fn returned<const GO: bool, C: EbpfContext>(ctx: &C) {
     let function = cookie(ctx) & !RETURN;
     let registers = Registers::of(ctx);
     let caller = caller::<GO>(&registers, thread);
-    let Some(calling) = TLS_CALLS.get_ptr(&caller) else { return };
+    let mut plaintext = Plaintext { sk: 0, thread, at: 0, buffer: 0, slices: 0, len: 0, direction: Direction::Ingress };
+    outcome(&caller, function, registers.result(), &mut plaintext);
+    if plaintext.sk != 0 {
+        segment::plaintext(&plaintext);
+    }
+}
+
+/// What came of a call: fills in `plaintext` where it moved some of a connection that is known.
+#[inline(never)]
+fn outcome(caller: &Caller, function: u64, result: u64, plaintext: &mut Plaintext) {
+    let Some(calling) = TLS_CALLS.get_ptr(caller) else { return };
     // SAFETY: a value of the map; only this caller changes it.
     let calling = unsafe { *calling };
     if u64::from(calling.function) != function {
         return;
     }
-    let _ = TLS_CALLS.remove(&caller);
-    let id = SessionId { tgid: thread >> 32, address: calling.session };
-    if !GO && calling.nested == 0 {
-        session::returned(&id, thread, function);
+    let _ = TLS_CALLS.remove(caller);
+    let go = function::GO.contains(&function);
+    let id = SessionId { tgid: caller.tgid, address: calling.session };
+    if !go && calling.nested == 0 {
+        session::returned(&id, plaintext.thread, function);
     }
     let Some(Role::Moves(direction)) = role(function) else { return };
-    let result = registers.result();
     let moved = match function {
         // They return 1 when it worked, and C's `int` leaves the upper half of the register undefined.
         function::SSL_READ_EX | function::SSL_WRITE_EX | function::SSL_WRITE_EX2 => match result as i32 {
@@ -184,32 +198,32 @@ pub fn returned<const GO: bool, C: EbpfContext>(ctx: &C) {
     if moved <= 0 || moved > i64::from(i32::MAX) {
         return;
     }
-    let payload = match function {
-        function::SSL_SENDFILE => Payload::Unseen,
-        function::RUSTLS_WRITE if calling.further != 0 => {
-            Payload::Vectors { at: calling.buffer, count: calling.further }
-        }
-        _ => Payload::Flat { at: calling.buffer },
-    };
-    let at = match direction {
+    plaintext.direction = direction;
+    plaintext.len = moved as u32;
+    plaintext.at = match direction {
         Direction::Egress => calling.at,
         Direction::Ingress => call::now(),
     };
+    plaintext.buffer = if function == function::SSL_SENDFILE { 0 } else { calling.buffer };
+    plaintext.slices = if function == function::RUSTLS_WRITE { calling.further } else { 0 };
     match session::socket(&id) {
-        Some((sk, socket)) => {
-            // SAFETY: a value of the map, which stays readable while the program runs.
-            segment::plaintext(sk, unsafe { &mut *socket }, thread, at, direction, payload, moved as u32);
-        }
-        None if !GO && direction == Direction::Egress => kept::keep(&id, thread, at, payload, moved as u32),
+        Some((sk, _)) => plaintext.sk = sk,
+        None if !go && direction == Direction::Egress => kept::keep(&id, plaintext),
         None => count(Counter::TlsUnattributed),
     }
 }
 
-/// rustls hands over plaintext of what the same thread has just read: `at` is where three words lie, of which the last two are
-/// its address and length.
+/// rustls hands over plaintext of what the same thread has just read: its second argument is where three words lie, of which
+/// the last two are its address and length.
 #[inline(always)]
-fn taken(id: &SessionId, thread: u64, at: u64) {
-    session::returned(id, thread, function::RUSTLS_READ);
+pub fn taken<C: EbpfContext>(ctx: &C) {
+    let thread = call::thread();
+    if !segment::traced((thread >> 32) as u32) {
+        return;
+    }
+    let [session, at, ..] = Registers::of(ctx).arguments();
+    let id = SessionId { tgid: thread >> 32, address: session };
+    session::returned(&id, thread, function::RUSTLS_READ);
     let Some([_, buffer, len]) = call::user::<[u64; 3]>(at) else {
         count(Counter::PayloadFault);
         return;
@@ -217,13 +231,12 @@ fn taken(id: &SessionId, thread: u64, at: u64) {
     if len == 0 || len > i32::MAX as u64 {
         return;
     }
-    let Some((sk, socket)) = session::socket(id) else {
+    let Some((sk, _)) = session::socket(&id) else {
         count(Counter::TlsUnattributed);
         return;
     };
-    let payload = Payload::Flat { at: buffer };
-    // SAFETY: a value of the map, which stays readable while the program runs.
-    segment::plaintext(sk, unsafe { &mut *socket }, thread, call::now(), Direction::Ingress, payload, len as u32);
+    let (len, direction) = (len as u32, Direction::Ingress);
+    segment::plaintext(&Plaintext { sk, thread, at: call::now(), buffer, slices: 0, len, direction });
 }
 
 /// Where the plaintext lies that rustls is given (`OutboundChunks`): one buffer and its length, or an array of slices, 0, and

@@ -5,6 +5,8 @@
 //! session and writes them at once, all in one thread: the session that is called next after a read was meant by it, and
 //! the socket that is written to next after a session was called, when no other session was called in between. A session
 //! that seems to use two sockets so is left alone.
+//!
+//! Functions are not put into one another, so that their frames do not add up in what calls them.
 
 use agent_common::counter::Counter;
 use agent_common::ids::Direction;
@@ -63,7 +65,7 @@ pub struct Thread {
 }
 
 /// A handshake is done, or goes on.
-#[inline(always)]
+#[inline(never)]
 pub fn begins(id: &SessionId) {
     let Some(session) = TLS_SESSIONS.get_ptr_mut(id) else {
         let _ = TLS_SESSIONS.insert(id, &Session { begins: 1, ..Session::NEW }, 0);
@@ -87,7 +89,7 @@ pub fn uses(id: &SessionId, sk: u64, socket: &mut Socket) {
     attribute(id, sk, socket, known::BY_CALL);
 }
 
-#[inline(always)]
+#[inline(never)]
 fn attribute(id: &SessionId, sk: u64, socket: &mut Socket, how: u32) {
     if let Some(session) = TLS_SESSIONS.get_ptr_mut(id) {
         // SAFETY: as in `begins`.
@@ -141,7 +143,7 @@ fn is_certain(id: &SessionId) -> bool {
 }
 
 /// A call for a session has used no socket: it may be one of a program that moves the records itself.
-#[inline(always)]
+#[inline(never)]
 pub fn returned(id: &SessionId, thread: u64, function: u64) {
     // rustls hands over what was just read, so that its order is as good as a call; its sessions may move.
     let follows = function == function::RUSTLS_READ;
@@ -178,7 +180,7 @@ pub fn returned(id: &SessionId, thread: u64, function: u64) {
 }
 
 /// A program moves records on a socket, outside of calls into a library.
-#[inline(always)]
+#[inline(never)]
 pub fn beside(thread: u64, sk: u64, socket: &mut Socket, direction: Direction) {
     let Some(place) = TLS_THREADS.get_ptr_mut(&thread) else {
         if direction == Direction::Ingress {

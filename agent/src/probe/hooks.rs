@@ -96,12 +96,15 @@ pub const HOOKS: &[Hook] = &[
     call("exit_splice", "sys_exit_splice", Need::Optional("the time of octets moved by splice"), rare::SPLICE),
     function(TLS_ENTRY),
     function(TLS_RETURN),
+    function(RUSTLS_TAKEN),
     function(GO_TLS_ENTRY),
     function(GO_TLS_RET),
 ];
 
-/// The programs at functions of TLS libraries: where one begins, where it returns, and the same for those of Go.
+/// The programs at functions of TLS libraries: where one begins, where it returns, where rustls hands over what it has
+/// decrypted, and where functions of Go begin and return.
 pub const TLS_ENTRY: &str = "tls_entry";
 pub const TLS_RETURN: &str = "tls_return";
+pub const RUSTLS_TAKEN: &str = "rustls_taken";
 pub const GO_TLS_ENTRY: &str = "go_tls_entry";
 pub const GO_TLS_RET: &str = "go_tls_ret";

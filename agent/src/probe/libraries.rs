@@ -4,14 +4,15 @@ use std::collections::hash_map::Entry;
 use std::time::{Duration, Instant};
 
 use agent_common::ids::Tgid;
-use agent_common::tls::{RETURN, function::GO};
+use agent_common::tls::RETURN;
+use agent_common::tls::function::{GO, RUSTLS_READ};
 use anyhow::Context as _;
 use aya::Ebpf;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::hooks::{GO_TLS_ENTRY, GO_TLS_RET, TLS_ENTRY, TLS_RETURN};
+use super::hooks::{GO_TLS_ENTRY, GO_TLS_RET, RUSTLS_TAKEN, TLS_ENTRY, TLS_RETURN};
 use crate::process::programs::{FileId, Library};
 use crate::process::tls::Kind;
 
@@ -107,7 +108,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe>
 }
 
 fn load(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    for name in [TLS_ENTRY, TLS_RETURN, GO_TLS_ENTRY, GO_TLS_RET] {
+    for name in [TLS_ENTRY, TLS_RETURN, RUSTLS_TAKEN, GO_TLS_ENTRY, GO_TLS_RET] {
         program(ebpf, name)?.load().with_context(|| format!("the kernel refuses the program {name}"))?;
     }
     Ok(())
@@ -119,6 +120,7 @@ fn hook(ebpf: &mut Ebpf, file: &Library) -> anyhow::Result<Vec<UProbeLink>> {
     for place in &*file.places {
         let (name, cookie) = match place.kind {
             Kind::Entry if GO.contains(&place.function) => (GO_TLS_ENTRY, place.function),
+            Kind::Entry if place.function == RUSTLS_READ => (RUSTLS_TAKEN, place.function),
             Kind::Entry => (TLS_ENTRY, place.function),
             Kind::Return => (TLS_RETURN, place.function | RETURN),
             Kind::Ret => (GO_TLS_RET, place.function | RETURN),

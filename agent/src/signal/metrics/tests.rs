@@ -115,7 +115,8 @@ fn full() -> (Registry, Own) {
             ..observation(&cart, Kind::Client)
         });
     }
-    let connection = |kind, resource, in_flight| Connection { kind, resource, server: Some(&server), in_flight, scheme: "http" };
+    let connection =
+        |kind, resource, in_flight| Connection { kind, resource, server: Some(&server), in_flight, scheme: "http" };
     registry.set_connections(
         at(2),
         [
