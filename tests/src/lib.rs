@@ -11,6 +11,7 @@ pub mod chain;
 pub mod curl;
 pub mod env;
 pub mod expect;
+pub mod fan;
 pub mod fixture;
 pub mod grpc;
 pub mod hop;

@@ -19,6 +19,7 @@
 mod background;
 mod cluster;
 mod exact;
+mod grasp;
 mod histogram;
 mod load;
 mod model;

@@ -9,6 +9,7 @@
 use rustc_hash::FxHashMap;
 
 use super::background::Background;
+use super::grasp::Grasp;
 use super::histogram::{Histogram, prior};
 use super::load::{self, Load};
 use super::plenty::Plenty;
@@ -38,10 +39,6 @@ const RIVAL: f64 = 0.1;
 const ORDER_OF_LOOPS: f64 = 0.15;
 /// Out of turn more often than by chance is not believed much.
 const MOST_DISORDER: f64 = 1.2;
-
-/// Before the model has found any cause, and share of the newest one in the mean.
-const GRASP_AT_FIRST: f32 = 0.5;
-const NEWEST: f32 = 0.02;
 
 /// What a request may do next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,8 +107,7 @@ pub(super) struct Model {
     pub(super) load: Load,
     /// How many calls there are for each request.
     pub(super) plenty: Plenty,
-    /// Mean probability of the causes it has found among several.
-    pub(super) grasp: f32,
+    pub(super) grasp: Grasp,
 }
 
 impl Model {
@@ -129,7 +125,7 @@ impl Model {
             threads_known: 0.0,
             load: Load::default(),
             plenty: Plenty::default(),
-            grasp: GRASP_AT_FIRST,
+            grasp: Grasp::new(),
         }
     }
 
@@ -212,11 +208,6 @@ impl Model {
     pub(super) fn thread(&self, same: bool) -> f64 {
         let share = f64::from(self.same_thread + 1.0) / f64::from(self.threads_known + 2.0);
         if same { share } else { 1.0 - share }
-    }
-
-    /// A cause was found among several, with this probability.
-    pub(super) fn found(&mut self, probability: f32) {
-        self.grasp += (probability - self.grasp) * NEWEST;
     }
 
     /// Takes over what is seen and not learnt from decisions.

@@ -3,6 +3,7 @@
 mod bounds;
 mod confidence;
 mod decide;
+mod learn;
 mod rivals;
 
 use std::collections::VecDeque;

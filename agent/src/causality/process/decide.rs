@@ -2,11 +2,11 @@
 
 use super::super::cluster::{Choice, Cluster, NEGLIGIBLE, NOBODY, Seeker};
 use super::super::exact::Finding;
-use super::super::model::{Next, QUEUES};
+use super::super::model::QUEUES;
 use super::super::track::Track;
 use super::super::{Facts, Link, Method, Outgoing, Reason, Shared};
 use super::confidence::{confidence, wary_confidence};
-use super::{Call, Moment, Past, Process, learner};
+use super::{Call, Past, Process, learner};
 
 /// Clusters asked whether a call may be theirs; those with the newest requests first.
 const MAX_CANDIDATES: usize = 128;
@@ -15,8 +15,8 @@ const MAX_JOINED: usize = 8;
 const MAX_MEMBERS: usize = 32;
 /// A call without competitors may still be none of the request's.
 const UNCONTESTED: f64 = 0.9999;
-/// From this certainty on the number of calls that a request has made is beyond doubt.
-const PROOF: f32 = 0.99;
+/// How much of the model's grasp of an event loop holds for calls of other threads than the one that reads the requests.
+const ELSEWHERE: f64 = 0.5;
 /// Below this rate of overtaking in proportion to chance, requests in the same state are said to be served in order.
 const IN_ORDER: f64 = 0.1;
 
@@ -249,11 +249,17 @@ impl Process {
             None if call.alone && choice.member != NOBODY && self.model.background.is_always_caused(call.operation) => {
                 share.min(UNCONTESTED)
             }
-            None if self.model.load.is_wary() => wary_confidence(share, choice.first.into()),
-            None => confidence(share, self.model.grasp),
+            None if self.model.load.is_wary() => {
+                let owner = cluster.members.get(usize::from(choice.member));
+                let request = owner.and_then(|owner| self.requests.get(owner.request));
+                let elsewhere = request.and_then(|request| same_thread(call.thread, &request.facts)) == Some(false);
+                let grasp = self.model.grasp.power() * if elsewhere { ELSEWHERE } else { 1.0 };
+                wary_confidence(share, choice.first.into(), grasp)
+            }
+            None => confidence(share, self.model.grasp.power()),
         };
         if call.exact.is_none() && !call.alone {
-            self.model.found(share as f32);
+            self.model.grasp.found(share as f32);
         }
         let owner = cluster.members.get(usize::from(choice.member)).map(|member| member.request);
         let method = match (owner, call.exact) {
@@ -347,32 +353,6 @@ impl Process {
             let number = self.clusters.insert(part);
             self.rename(number);
         }
-    }
-
-    /// Learns from a request that was answered and whose calls are all decided, and forgets it.
-    fn learn(&mut self, key: u32) {
-        let Some(request) = self.requests.remove(key) else { return };
-        let Some(Moment { at: answered, number }) = request.answered else { return };
-        let weight = request.certainty.powi(3);
-        if request.certainty > PROOF {
-            self.model.plenty.prove(request.past.len());
-        }
-        let mut steps: Vec<(Moment, Next, u32)> = Vec::with_capacity(2 * request.past.len());
-        for past in &request.past {
-            steps.push((past.began, Next::Call(past.operation), past.operation));
-            steps.extend(past.returned.map(|moment| (moment, Next::Return, past.operation)));
-        }
-        steps.retain(|(moment, ..)| moment.number < number);
-        steps.sort_unstable_by_key(|(moment, ..)| moment.number);
-        let mut track = Track::new(request.operation, request.at);
-        for (Moment { at, .. }, next, operation) in steps {
-            learner(&mut self.draft, &mut self.model).learn(&track, next, at, weight);
-            match next {
-                Next::Call(_) => track.call(operation, 0, at),
-                Next::Return | Next::Answer => track.returned(operation, at),
-            }
-        }
-        learner(&mut self.draft, &mut self.model).learn(&track, Next::Answer, answered, weight);
     }
 
     pub(super) fn leave_without_cause(&mut self, key: u32, reason: Reason, shared: &mut Shared) {
