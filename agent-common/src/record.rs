@@ -68,6 +68,7 @@ pub mod lifecycle {
     pub const EXEC: u8 = 5;
     pub const EXIT: u8 = 6;
     pub const SPEAKS_TLS: u8 = 7;
+    pub const BIRTH: u8 = 8;
 }
 
 /// Who made a connection, as far as it was seen.
@@ -161,3 +162,21 @@ pub struct Process {
 }
 
 const _: () = assert!(size_of::<Process>() == 160);
+
+/// A thread of a traced process has started another one, or a process ([`lifecycle::BIRTH`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Birth {
+    pub kind: u8,
+    /// Not 0: what was started is a thread of the same process.
+    pub thread: u8,
+    pub reserved: [u8; 2],
+    /// Who started it: process and thread.
+    pub tgid: u32,
+    pub tid: u32,
+    /// The new thread's id; a new process has the same.
+    pub child: u32,
+    pub at: u64,
+}
+
+const _: () = assert!(size_of::<Birth>() == 24);

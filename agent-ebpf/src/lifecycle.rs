@@ -2,9 +2,9 @@
 
 use agent_common::counter::Counter;
 use agent_common::ids::Direction;
-use agent_common::layout::PROCESS_TLS;
+use agent_common::layout::{PROCESS_TLS, PROCESS_TRACE};
 use agent_common::limits::FILENAME;
-use agent_common::record::{Closing, Connection, Coroutine, Process, SpeaksTls, lifecycle, role};
+use agent_common::record::{Birth, Closing, Connection, Coroutine, Process, SpeaksTls, lifecycle, role};
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers;
 use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_probe_read_kernel_str};
@@ -346,6 +346,31 @@ pub fn exited() {
     let _ = PROCESSES.remove(&tgid);
     let _ = GO.remove(&tgid);
     emit_lifecycle(&process(lifecycle::EXIT), false);
+}
+
+/// `CLONE_THREAD` (include/uapi/linux/sched.h): the new task is a thread of the same process.
+const CLONE_THREAD: u64 = 0x1_0000;
+
+/// `task:task_newtask`, in the task that starts another one: the new one's `pid` at 8, `clone_flags` at 32.
+#[inline(always)]
+pub fn born(ctx: &TracePointContext) {
+    let thread = call::thread();
+    let tgid = (thread >> 32) as u32;
+    // SAFETY: values are single octets.
+    let bits = unsafe { PROCESSES.get(&tgid) }.copied().unwrap_or_default();
+    if bits & PROCESS_TRACE == 0 {
+        return;
+    }
+    let record = Birth {
+        kind: lifecycle::BIRTH,
+        thread: u8::from(field::<u64>(ctx, 32) & CLONE_THREAD != 0),
+        reserved: [0; 2],
+        tgid,
+        tid: thread as u32,
+        child: field(ctx, 8),
+        at: call::now(),
+    };
+    emit_lifecycle(&record, false);
 }
 
 #[inline(always)]

@@ -192,6 +192,12 @@ pub fn sched_process_exit(_ctx: TracePointContext) -> u32 {
     0
 }
 
+#[tracepoint]
+pub fn task_newtask(ctx: TracePointContext) -> u32 {
+    lifecycle::born(&ctx);
+    0
+}
+
 /// A function of a TLS library begins; the cookie says which.
 #[uprobe]
 pub fn tls_entry(ctx: ProbeContext) -> u32 {

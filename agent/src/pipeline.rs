@@ -177,6 +177,7 @@ impl Engine {
                     self.programs.speaks_tls(tgid);
                 }
             }
+            LifecycleRecord::Born(born) => self.traces.born(&born),
         }
     }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use agent_common::context::by;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, SpanId, Tgid, Tid, TraceId};
 use agent_common::limits::FILENAME;
-use agent_common::record::{Closing, Connection, Coroutine, Process, SegmentHead, SpeaksTls, lifecycle, role, segment};
+use agent_common::record::{
+    Birth, Closing, Connection, Coroutine, Process, SegmentHead, SpeaksTls, lifecycle, role, segment,
+};
 use aya::maps::{Map, MapData, MapError, RingBuf};
 
 use crate::probe::sys;
@@ -98,6 +100,25 @@ pub enum LifecycleRecord {
         tgid: Tgid,
         at: MonoNanos,
     },
+    Born(Born),
+}
+
+/// A thread has started another one, or a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Born {
+    pub at: MonoNanos,
+    /// Who started it.
+    pub tgid: Tgid,
+    pub tid: Tid,
+    pub child: Child,
+}
+
+/// What was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Child {
+    /// A thread of the same process.
+    Thread(Tid),
+    Process(Tgid),
 }
 
 /// How far a connection came when it ended.
@@ -342,6 +363,23 @@ fn lifecycle_record(octets: &[u8]) -> Result<LifecycleRecord, Malformed> {
                 SpeaksTls { kind: fields.u8()?, reserved: fields.take()?, tgid: fields.u32()?, at: fields.u64()? };
             Ok(LifecycleRecord::SpeaksTls { tgid: Tgid(record.tgid), at: MonoNanos(record.at) })
         }
+        lifecycle::BIRTH => {
+            let record = Birth {
+                kind: fields.u8()?,
+                thread: fields.u8()?,
+                reserved: fields.take()?,
+                tgid: fields.u32()?,
+                tid: fields.u32()?,
+                child: fields.u32()?,
+                at: fields.u64()?,
+            };
+            let child = match record.thread {
+                0 => Child::Process(Tgid(record.child)),
+                _ => Child::Thread(Tid(record.child)),
+            };
+            let (tgid, tid) = (Tgid(record.tgid), Tid(record.tid));
+            Ok(LifecycleRecord::Born(Born { at: MonoNanos(record.at), tgid, tid, child }))
+        }
         _ => Err(Malformed),
     }
 }
@@ -456,8 +494,21 @@ mod tests {
         }
         assert_eq!(lifecycle_record(&[]), Err(Malformed));
         assert_eq!(lifecycle_record(&[99; 200]), Err(Malformed));
-        for kind in 1..=6 {
+        for kind in 1..=8 {
             assert_eq!(lifecycle_record(&[kind; 10]), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn a_birth_tells_threads_from_processes() {
+        for (thread, child) in [(1, Child::Thread(Tid(12))), (0, Child::Process(Tgid(12)))] {
+            let mut octets = vec![lifecycle::BIRTH, thread, 0, 0];
+            for field in [10_u32, 11, 12] {
+                octets.extend(field.to_ne_bytes());
+            }
+            octets.extend(7_u64.to_ne_bytes());
+            let born = Born { at: MonoNanos(7), tgid: Tgid(10), tid: Tid(11), child };
+            assert_eq!(lifecycle_record(&octets), Ok(LifecycleRecord::Born(born)));
         }
     }
 

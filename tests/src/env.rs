@@ -75,7 +75,10 @@ pub fn missing(what: &[&str]) -> Option<String> {
         "mesh" => absent(&venv("python3"), "the Python environment")
             .or_else(|| absent(&built("price"), "the Go fixtures"))
             .or_else(|| absent(&workspace().join("target/fixtures/java/Stock.class"), "the Java fixture"))
-            .or_else(|| missing(&["nginx", "node", "java"])),
+            .or_else(|| missing(&["nginx", "node"]))
+            .or_else(|| missing_program("java")),
+        "java" => absent(&workspace().join("target/fixtures/java/Births.class"), "the Java fixture")
+            .or_else(|| missing_program("java")),
         "sdk" => absent(&venv("opentelemetry-instrument"), "OpenTelemetry's Python packages")
             .or_else(|| absent(&fixture("node/node_modules/@opentelemetry/sdk-node"), "OpenTelemetry's Node packages"))
             .or_else(|| missing(&["node"])),
@@ -85,8 +88,12 @@ pub fn missing(what: &[&str]) -> Option<String> {
             .or_else(|| absent(&java_grpc().join("Calls.class"), "gRPC for Java"))
             .or_else(|| missing(&["node", "java"])),
         "python" => absent(&python(), "Python"),
-        program => which(program).is_none().then(|| format!("{program} is not installed")),
+        program => missing_program(program),
     })
+}
+
+fn missing_program(name: &str) -> Option<String> {
+    which(name).is_none().then(|| format!("{name} is not installed"))
 }
 
 fn absent(file: &Path, what: &str) -> Option<String> {

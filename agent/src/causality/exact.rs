@@ -1,7 +1,7 @@
 //! Facts of the kernel side that name the cause of a call without doubt.
 //!
 //! In this order: the same `X-Request-ID`; the same coroutine; a coroutine that was started while its parent served the
-//! request ([`super::offspring`]); a socket or thread born while the request was served; the same thread. A thread proves
+//! request ([`super::offspring`]); a thread that was started by the one that serves it; the same thread. A thread proves
 //! nothing in a process whose threads serve requests in turns (event loops, pools of asynchronous tasks). Those are
 //! recognised by requests that arrive on a thread while another one that it read is still open.
 
@@ -15,6 +15,8 @@ use super::{Facts, Incoming, Method, Outgoing, Ref};
 const BUSY_SHARE: f32 = 0.02;
 /// Requests after which the past is weighed half for that share.
 const MEMORY: f32 = 1000.0;
+/// Threads remembered that were started for a request and have not called.
+const MOST_NEWBORN: usize = 4096;
 
 /// What the facts say about the cause of a call. Requests are named by their keys.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub(super) enum Finding {
     Nothing,
 }
 
-/// An open request of a coroutine.
+/// An open request of a coroutine or thread.
 #[derive(Clone, Copy, Debug)]
 struct Served {
     key: u32,
@@ -40,8 +42,12 @@ struct Served {
 pub(super) struct Exact {
     request_ids: FxHashMap<u64, Vec<u32>>,
     coroutines: FxHashMap<u32, Vec<Served>>,
-    threads: FxHashMap<u32, Vec<u32>>,
+    threads: FxHashMap<u32, Vec<Served>>,
     pub(super) offspring: Offspring,
+    /// Threads that were started by one that served a request, and have called.
+    kin: Offspring,
+    /// Those that have not called yet: who started them, and for which request.
+    newborn: FxHashMap<u32, (u32, Ref)>,
     arrivals: f32,
     arrivals_on_busy: f32,
 }
@@ -65,21 +71,35 @@ impl Exact {
             let open = self.threads.entry(thread).or_default();
             self.arrivals += 1.0;
             self.arrivals_on_busy += if open.is_empty() { 0.0 } else { 1.0 };
-            open.push(key);
+            open.push(Served { key, id, at, read: None });
         }
     }
 
     pub(super) fn close(&mut self, key: u32, facts: &Facts) {
         take(&mut self.request_ids, facts.request_id, |other| *other == key);
         take(&mut self.coroutines, facts.coroutine, |served| served.key == key);
-        take(&mut self.threads, facts.thread, |other| *other == key);
+        take(&mut self.threads, facts.thread, |served| served.key == key);
     }
 
-    /// `born_in` is the key of the open request that the facts name.
-    pub(super) fn find(&mut self, call: &Outgoing, born_in: Option<u32>) -> Finding {
+    /// `parent` has started `thread`.
+    pub(super) fn born(&mut self, thread: u32, parent: u32) {
+        // A number that was in use before.
+        self.kin.forget(thread);
+        self.newborn.remove(&thread);
+        if let Some([served]) = self.of_thread(parent) {
+            let id = served.id;
+            if self.newborn.len() >= MOST_NEWBORN {
+                self.newborn.clear();
+            }
+            self.newborn.insert(thread, (parent, id));
+        }
+    }
+
+    pub(super) fn find(&mut self, call: &Outgoing) -> Finding {
         let facts = &call.facts;
         self.note_unborn(facts);
         let by_birth = self.of_birth(call);
+        let of_newborn = self.of_newborn(call);
         let by_id = facts.request_id.and_then(|id| self.request_ids.get(&id));
         if let Some(&[key]) = by_id.map(Vec::as_slice) {
             return Finding::One(key, Method::RequestId);
@@ -91,11 +111,11 @@ impl Exact {
         if let Some(key) = by_birth {
             return Finding::One(key, Method::Coroutine);
         }
-        if let Some(key) = born_in {
+        if let Some(key) = of_newborn {
             return Finding::One(key, Method::BornIn);
         }
-        if let Some(&[key]) = self.of_thread(facts) {
-            return Finding::One(key, Method::Thread);
+        if let Some([served]) = facts.thread.and_then(|thread| self.of_thread(thread)) {
+            return Finding::One(served.key, Method::Thread);
         }
         let several = by_coroutine.map(|served| served.iter().map(|served| served.key).collect());
         match several.or(by_id.cloned()) {
@@ -130,6 +150,21 @@ impl Exact {
         self.offspring.is_believed(served.at).then_some(served.key)
     }
 
+    /// The request during which the thread was started that calls for the first time, in a process whose threads end with
+    /// the requests that they are started for.
+    fn of_newborn(&mut self, call: &Outgoing) -> Option<u32> {
+        let thread = call.facts.thread?;
+        let threads = &self.threads;
+        let open = |parent: u32, id: Ref| threads.get(&parent)?.iter().find(|served| served.id == id).copied();
+        if self.kin.calls(thread, call.at, |parent, id| open(parent, id).is_some()) {
+            return None;
+        }
+        let (parent, id) = self.newborn.remove(&thread)?;
+        let served = open(parent, id)?;
+        self.kin.add(thread, parent, id, call.at);
+        self.kin.is_believed(served.at).then_some(served.key)
+    }
+
     fn note_unborn(&mut self, facts: &Facts) {
         if let Some(unborn) = facts.unborn {
             self.offspring.unborn(unborn);
@@ -141,8 +176,8 @@ impl Exact {
         self.arrivals_on_busy > self.arrivals * BUSY_SHARE
     }
 
-    fn of_thread(&self, facts: &Facts) -> Option<&[u32]> {
-        if self.takes_turns() { None } else { self.threads.get(&facts.thread?).map(Vec::as_slice) }
+    fn of_thread(&self, thread: u32) -> Option<&[Served]> {
+        if self.takes_turns() { None } else { self.threads.get(&thread).map(Vec::as_slice) }
     }
 }
 

@@ -92,8 +92,6 @@ pub struct Facts {
     pub dialler: Option<(u32, u32)>,
     /// A hash of the request's `X-Request-ID`.
     pub request_id: Option<u64>,
-    /// The incoming request during which the socket or the thread was created. Only for the first call on it.
-    pub born_in: Option<Ref>,
 }
 
 /// Numbers of coroutines of which none had been given at a time: from one on to before another, modulo 2^32.
@@ -141,7 +139,7 @@ pub struct Link {
 pub enum Method {
     RequestId,
     Coroutine,
-    /// The socket or thread was created while the request was served.
+    /// The thread was started while the request was served.
     BornIn,
     /// The thread serves this request and no other.
     Thread,
@@ -313,6 +311,13 @@ impl Causality {
     pub fn unborn(&mut self, process: u32, unborn: Unborn) {
         if self.processes.contains_key(&process) {
             self.feed(process, unborn.at, Event::Unborn(unborn));
+        }
+    }
+
+    /// A thread of a process has started another one.
+    pub fn born(&mut self, process: u32, at: u64, thread: u32, parent: u32) {
+        if self.processes.contains_key(&process) {
+            self.feed(process, at, Event::Born { thread, parent });
         }
     }
 

@@ -1,9 +1,9 @@
-//! Coroutines that are born while a request is served, and whether what they do is done for it.
+//! Coroutines, or threads, that are born while a request is served, and whether what they do is done for it.
 //!
 //! A coroutine that a request's own coroutine has started was as a rule started for that request. Not so the workers of a
 //! pool, nor those that keep a connection for whoever needs it next: the first request that has one started may get another
 //! connection meanwhile, and leave this one to a stranger. Such coroutines are seen again when their request was answered,
-//! so of a process in which that happens nothing is concluded from births.
+//! so of a process in which that happens nothing is concluded from births. Threads are judged in the same way.
 
 use std::collections::VecDeque;
 
@@ -92,6 +92,11 @@ impl Offspring {
             (self.faithful, self.needed) = (0, FORGIVEN);
         }
         true
+    }
+
+    /// What had this number before is gone.
+    pub(super) fn forget(&mut self, coroutine: u32) {
+        self.born.remove(&coroutine);
     }
 
     /// A coroutine that was born in `request`, which `parent` serves, calls for the first time.

@@ -31,6 +31,7 @@ pub(super) enum Event {
     Returned(Ref),
     GaveUp,
     Unborn(Unborn),
+    Born { thread: u32, parent: u32 },
 }
 
 /// When an event was looked at: the time, and its number, which tells the order where times are equal.
@@ -248,6 +249,7 @@ impl Process {
                 }
             }
             Event::Unborn(unborn) => self.exact.offspring.unborn(unborn),
+            Event::Born { thread, parent } => self.exact.born(thread, parent),
             Event::GaveUp => self.exact.offspring.gave_up(at),
         }
     }

@@ -10,6 +10,7 @@ use super::*;
 
 mod births;
 mod calibration;
+mod kin;
 mod learning;
 mod scene;
 mod unasked;
@@ -41,7 +42,6 @@ fn exact_facts_name_the_request() {
         ("thread", thread(7), thread(8), thread(7), Some(1), Method::Thread),
         ("coroutine", coroutine(7), coroutine(8), coroutine(8), Some(2), Method::Coroutine),
         ("request id", id(7), id(8), id(8), Some(2), Method::RequestId),
-        ("born in", none, none, Facts { born_in: Some(1), ..none }, Some(1), Method::BornIn),
         (
             "request id before thread",
             Facts { request_id: Some(5), ..thread(7) },

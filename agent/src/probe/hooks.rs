@@ -71,6 +71,11 @@ pub const HOOKS: &[Hook] = &[
     always("inet_sock_set_state", "sock", Need::Required),
     always("sched_process_exec", "sched", Need::Optional("names of short-lived processes")),
     always("sched_process_exit", "sched", Need::Optional("ended processes are noticed later")),
+    always(
+        "task_newtask",
+        "task",
+        Need::Optional("calls of threads and processes that a request starts are joined to it less often"),
+    ),
     socket("sock_recv_length", "sock"),
     socket("tcp_sendmsg_locked", "tcp"),
     socket("sock_send_length", "sock"),

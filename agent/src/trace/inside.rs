@@ -67,7 +67,7 @@ impl Traces {
         if open.kind == Kind::Server {
             habits.serving = habits.serving.saturating_add(1);
         } else {
-            tell = !alone || habits.tells_idle(open.at);
+            tell = !alone || (open.started_for.is_none() && habits.tells_idle(open.at));
             first_call = tell && habits.calls == 0;
             if !alone {
                 habits.called(self.targets.contains_key(&(tgid, open.target)));

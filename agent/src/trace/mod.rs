@@ -9,6 +9,7 @@
 //! exchange it waits for that one's; what [`crate::causality`] has to decide is decided at the latest the hold-back after the
 //! call returned. A finished exchange waits with it. Parents are named by a span id that is given out at the beginning, so the order of ends is no matter.
 
+mod births;
 mod ends;
 mod habits;
 mod inside;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid, TraceId};
 use rustc_hash::FxHashMap;
 
+use self::births::Births;
 use self::ends::{End, Ends, Key};
 use self::habits::Habits;
 use self::inside::{Faithful, unborn};
@@ -120,6 +122,8 @@ struct Open {
     over: bool,
     /// [`Causality`] knows of it.
     told: bool,
+    /// The request that its process was started for.
+    started_for: Option<ExchangeId>,
     /// The calls of its process when it began.
     calls: u32,
 }
@@ -176,6 +180,7 @@ pub struct Traces {
     begun: VecDeque<(MonoNanos, ExchangeId)>,
     links: Vec<causality::Link>,
     propagated: Propagated,
+    births: Births,
     stats: Stats,
 }
 
@@ -201,6 +206,7 @@ impl Traces {
             begun: VecDeque::new(),
             links: Vec::new(),
             propagated: Propagated::default(),
+            births: Births::default(),
             stats: Stats::default(),
         }
     }
@@ -221,6 +227,7 @@ impl Traces {
         resource: &Arc<Resource>,
         out: &mut Vec<Placed>,
     ) {
+        self.note_births(request.at);
         // An application's own context wins.
         let told = told.filter(|_| request.context.is_none());
         let kind = match request.direction {
@@ -268,9 +275,11 @@ impl Traces {
             finished: None,
             over: false,
             told: false,
+            started_for: if kind == Kind::Client { self.started_for(request.thread.tgid) } else { None },
             calls: 0,
         };
         let named = open.key.is_some();
+        let started_for = open.started_for;
         let met = open.key.and_then(|key| self.ends.meet(key, End { id, kind, at: request.at }));
         let alone = self.enter(id, open, out);
         self.propagated.begun(kind, id, request.position);
@@ -298,7 +307,10 @@ impl Traces {
             // Where nothing names it at its connection's other end, that one cannot be met.
             (None, Kind::Server, None) if !named => self.uproot(id, out),
             (None, Kind::Server, None) => self.lonely.push_back((request.at, id)),
-            (None, Kind::Client, _) if alone => self.uproot(id, out),
+            (None, Kind::Client, _) if alone => match started_for {
+                Some(request) => self.join(id, request, Link::certain(Method::BornIn), out),
+                None => self.uproot(id, out),
+            },
             (None, Kind::Client, _) => {}
         }
         if let Some(other) = met {
@@ -346,6 +358,7 @@ impl Traces {
             finished: Some(Subject::Connect { connection: Box::new(connection), errno }),
             over: true,
             told: false,
+            started_for: None,
             calls: 0,
         };
         let alone = self.enter(id, open, out);
@@ -417,6 +430,7 @@ impl Traces {
     pub fn exited(&mut self, tgid: Tgid) {
         self.habits.remove(&tgid);
         self.sdks.forget(tgid);
+        self.births.forget(tgid);
     }
 
     /// A process has become another program.
@@ -426,6 +440,7 @@ impl Traces {
 
     /// Decides what can be decided by `now`, the time up to which everything has been seen.
     pub fn poll(&mut self, now: MonoNanos, out: &mut Vec<Placed>) {
+        self.note_births(now);
         let mut links = std::mem::take(&mut self.links);
         self.causality.poll(now.0, &mut links);
         for link in links.drain(..) {

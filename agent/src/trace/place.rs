@@ -22,7 +22,7 @@ pub enum Method {
     Target,
     /// The goroutine that serves the request, or one that it started.
     Coroutine,
-    /// The socket or thread was created while the request was served.
+    /// The thread or process was started while the request was served.
     BornIn,
     /// The thread serves this request and no other.
     Thread,

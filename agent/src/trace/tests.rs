@@ -1,5 +1,6 @@
 //! Traces put together from made-up exchanges.
 
+mod births;
 mod sampling;
 mod sdk;
 

@@ -85,20 +85,22 @@ pub(super) fn go() -> Result<String> {
     Ok(format!("built into {}", bin.display()))
 }
 
-/// The program of `tests/fixtures/java`, compiled into `target/fixtures/java`.
+/// The programs of `tests/fixtures/java`, compiled into `target/fixtures/java`.
 pub(super) fn java() -> Result<String> {
-    let source = workspace::root().join("tests/fixtures/java/Stock.java");
-    if !source.exists() {
-        return Ok(format!("skipped: there is no {}", source.display()));
+    let folder = workspace::root().join("tests/fixtures/java");
+    let sources = ["Stock", "Births"].map(|name| folder.join(format!("{name}.java")));
+    if let Some(missing) = sources.iter().find(|source| !source.exists()) {
+        return Ok(format!("skipped: there is no {}", missing.display()));
     }
+    let contents: Vec<_> = sources.iter().map(|source| read(source)).collect::<Result<_>>()?;
     let classes = workspace::fixtures().join("java");
-    let stamp = Stamp { file: classes.join("source.stamp"), content: read(&source)? };
-    if stamp.holds() && classes.join("Stock.class").exists() {
-        return Ok(format!("{} as in its source", classes.display()));
+    let stamp = Stamp { file: classes.join("source.stamp"), content: contents.concat() };
+    if stamp.holds() && classes.join("Births.class").exists() {
+        return Ok(format!("{} as in their sources", classes.display()));
     }
     fs::create_dir_all(&classes).with_context(|| format!("cannot make {}", classes.display()))?;
     let mut compile = Command::new("javac");
-    compile.arg("-d").arg(&classes).arg(&source);
+    compile.arg("-d").arg(&classes).args(&sources);
     doing(&exec::show(&compile));
     exec::run(&mut compile)?;
     stamp.set()?;

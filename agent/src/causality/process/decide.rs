@@ -33,18 +33,18 @@ struct Ripe {
 impl Process {
     /// Decides about a new call what can be decided at once.
     pub(super) fn look_for_cause(&mut self, key: u32, outgoing: &Outgoing, shared: &mut Shared) {
-        let Facts { thread, born_in, .. } = outgoing.facts;
+        let thread = outgoing.facts.thread;
         let idle = self.request_keys.is_empty();
         self.model.plenty.called();
         learner(&mut self.draft, &mut self.model).background.call(outgoing.operation, thread, idle);
-        let born_in = born_in.and_then(|id| self.request_keys.get(&id)).copied();
         let background = &self.model.background;
         let unasked = background.explains_operation(outgoing.operation)
             || thread.is_some_and(|thread| background.explains_thread(thread));
         // What may be an event loop has its own calls on the thread of its requests.
         let thread_tells = background.is_always_caused(outgoing.operation) || background.has_several_readers();
-        let among = match self.exact.find(outgoing, born_in) {
+        let among = match self.exact.find(outgoing) {
             Finding::One(_, Method::Thread) if unasked || !thread_tells => None,
+            Finding::One(_, Method::BornIn) if !background.has_several_readers() => None,
             Finding::One(request, method) if self.has_room(request, shared) => {
                 self.assign(key, request, method, shared);
                 return;
