@@ -3,6 +3,7 @@
 //! `docs/BENCHMARKS.md`.
 
 mod calls;
+mod http2;
 mod report;
 mod start;
 mod throughput;
@@ -24,6 +25,9 @@ fn main() -> Result<()> {
     let mut report = Report::default();
     if wanted("throughput") {
         throughput::saturated(&mut report, rounds, seconds)?;
+    }
+    if wanted("http2") {
+        http2::saturated(&mut report, rounds, seconds)?;
     }
     if wanted("moderate") {
         throughput::moderate(&mut report, seconds)?;

@@ -65,12 +65,12 @@ fn wrk(url: &str, seconds: u32) -> Result<(f64, f64)> {
 }
 
 /// An OTLP/HTTP receiver that reads requests and says yes without looking at them, so that what is measured is the agent.
-struct Sink {
+pub struct Sink {
     port: u16,
 }
 
 impl Sink {
-    fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         Self::on(0)
     }
 
@@ -161,7 +161,7 @@ pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
 }
 
 /// All spans are made and sent over OTLP, to a receiver that reads and forgets.
-fn exporting(sink: &Sink, port: u16, sampler: Option<&str>) -> Result<Agent> {
+pub fn exporting(sink: &Sink, port: u16, sampler: Option<&str>) -> Result<Agent> {
     let builder = Builder::new()?.no_spans_file().port(port).env("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.endpoint());
     match sampler {
         Some(ratio) => builder.env("OTEL_TRACES_SAMPLER", "traceidratio").env("OTEL_TRACES_SAMPLER_ARG", ratio),
