@@ -135,7 +135,6 @@ async fn serve(
     if join(reader).await {
         ending.set_drained();
     }
-    pipeline::lock(&shared).probe.detach();
     last_metrics.cancel();
     let books = close(outputs).await;
     if let Some(pusher) = pusher {
@@ -145,6 +144,8 @@ async fn serve(
     closing.cancel();
     let _ = server.await;
     observer.report(&books);
+    // Nothing reports any more; the process that is left behind lets the kernel detach the programs ([`ending::leave`]).
+    std::mem::forget(shared);
     Ok(())
 }
 

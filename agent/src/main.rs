@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use agent::allocator;
 use agent::config::{self, Command};
+use agent::{allocator, ending};
 
 fn main() -> ExitCode {
     allocator::configure();
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Err(stop) => return stop.report(),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ending::leave(0),
         Err(error) => {
             // One line: what was tried, then why it failed.
             eprintln!("remora: {}", format!("{error:#}").replace('\n', " "));

@@ -264,7 +264,10 @@ pub fn moved(sk: u64, socket: &mut Socket, thread: u64, direction: Direction) {
         session::uses(&SessionId { tgid, address: calling.session }, sk, socket);
         return;
     }
-    session::beside(thread, sk, socket, direction);
+    let called = session::beside(thread, sk, socket, direction);
+    if called != 0 {
+        kept::release(thread, called, sk, socket);
+    }
 }
 
 /// The entry of a socket that still is the one that it was.

@@ -14,7 +14,7 @@ use agent_common::tls::function;
 
 use crate::maps::{TLS_SESSIONS, TLS_THREADS, count};
 use crate::socket::{Socket, verdict};
-use crate::tls::{kept, still};
+use crate::tls::still;
 
 /// A session of a library: the address of its object in a process.
 #[repr(C)]
@@ -179,31 +179,27 @@ pub fn returned(id: &SessionId, thread: u64, function: u64) {
     }
 }
 
-/// A program moves records on a socket, outside of calls into a library.
+/// A program moves records on a socket, outside of calls into a library. Gives the session that they were made by when that was
+/// called last; 0 for none.
 #[inline(never)]
-pub fn beside(thread: u64, sk: u64, socket: &mut Socket, direction: Direction) {
+pub fn beside(thread: u64, sk: u64, socket: &mut Socket, direction: Direction) -> u64 {
     let Some(place) = TLS_THREADS.get_ptr_mut(&thread) else {
         if direction == Direction::Ingress {
             let read = Thread { read: sk, read_conn: socket.conn, called: 0, several: 0 };
             let _ = TLS_THREADS.insert(&thread, &read, 0);
         }
-        return;
+        return 0;
     };
     // SAFETY: a value of the map; only this thread changes it.
     let place = unsafe { &mut *place };
-    match direction {
-        Direction::Ingress => (place.read, place.read_conn) = (sk, socket.conn),
-        Direction::Egress => {
-            if place.called == 0 {
-                return;
-            }
-            if place.several == 0 {
-                let id = SessionId { tgid: thread >> 32, address: place.called };
-                attribute(&id, sk, socket, known::BY_ORDER);
-            }
-            let called = place.called;
-            (place.called, place.several) = (0, 0);
-            kept::release(thread, called, sk, socket);
-        }
+    if direction == Direction::Ingress {
+        (place.read, place.read_conn) = (sk, socket.conn);
+        return 0;
     }
+    let (called, several) = (place.called, place.several);
+    (place.called, place.several) = (0, 0);
+    if called != 0 && several == 0 {
+        attribute(&SessionId { tgid: thread >> 32, address: called }, sk, socket, known::BY_ORDER);
+    }
+    called
 }

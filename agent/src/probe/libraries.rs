@@ -92,11 +92,6 @@ impl Libraries {
         }
     }
 
-    /// Lets go of all.
-    pub(super) fn unhook(&mut self) {
-        self.files.clear();
-    }
-
     /// How many files are hooked, and at how many places.
     pub(super) fn count(&self) -> (u64, u64) {
         (self.files.len() as u64, self.files.values().map(|hooked| hooked.links.len() as u64).sum())

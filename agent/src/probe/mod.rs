@@ -338,21 +338,6 @@ impl Probe {
         }
         costs
     }
-
-    /// Detaches all programs; what is in the rings stays readable.
-    pub fn detach(&mut self) {
-        self.libraries.unhook();
-        for (_, program) in self.ebpf.programs_mut() {
-            let _ = match program {
-                Program::TracePoint(program) => program.unload(),
-                Program::RawTracePoint(program) => program.unload(),
-                Program::SockOps(program) => program.unload(),
-                Program::SkMsg(program) => program.unload(),
-                Program::UProbe(program) => program.unload(),
-                _ => Ok(()),
-            };
-        }
-    }
 }
 
 /// The memory of the maps in octets, by what it is for. All are preallocated.

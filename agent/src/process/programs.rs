@@ -220,7 +220,7 @@ impl Reader {
     fn look_around(&mut self) -> Result<(), Gone> {
         let files: Vec<_> = tls::host_files().into_iter().filter_map(|path| self.library(path)).collect();
         self.send(Answer::Libraries { tgid: STANDING, files, speaks: false })?;
-        for tgid in read::all() {
+        for tgid in read::all().into_iter().filter(|tgid| tgid.0 != std::process::id()) {
             while let Ok(question) = self.questions.try_recv() {
                 self.reply(&question)?;
             }

@@ -13,7 +13,7 @@ use tests::{env, fixture};
 use crate::report::{Report, median};
 use crate::throughput::Nginx;
 
-const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+pub const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// The kernel's own count of what its programs take, under nginx and wrk.
 pub fn programs(report: &mut Report, seconds: u32) -> Result<()> {

@@ -7,6 +7,7 @@ mod http2;
 mod report;
 mod start;
 mod throughput;
+mod tls;
 
 use anyhow::Result;
 
@@ -28,6 +29,9 @@ fn main() -> Result<()> {
     }
     if wanted("http2") {
         http2::saturated(&mut report, rounds, seconds)?;
+    }
+    if wanted("tls") {
+        tls::saturated(&mut report, rounds, seconds)?;
     }
     if wanted("moderate") {
         throughput::moderate(&mut report, seconds)?;

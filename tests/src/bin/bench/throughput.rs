@@ -11,6 +11,7 @@ use tests::agent::{Agent, Builder};
 use tests::metrics::Metrics;
 use tests::otlp::{Protocol, Receiver};
 use tests::process::Process;
+use tests::tls::Credentials;
 use tests::{env, fixture};
 
 use crate::report::{Report, median};
@@ -18,12 +19,18 @@ use crate::report::{Report, median};
 /// nginx with as many workers as CPUs and a file of 612 octets, without a log.
 pub struct Nginx {
     pub port: u16,
+    scheme: &'static str,
     _process: Process,
     _folder: TempDir,
 }
 
 impl Nginx {
     pub fn start() -> Result<Self> {
+        Self::with(None)
+    }
+
+    /// With TLS if there are credentials.
+    pub fn with(credentials: Option<&Credentials>) -> Result<Self> {
         let folder = TempDir::new()?;
         let root = folder.path().display().to_string();
         // The workers may run as another user.
@@ -33,11 +40,15 @@ impl Nginx {
         let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|name| format!("{name}_temp_path {root}/{name};"))
             .concat();
+        let tls = credentials.map_or_else(String::new, |credentials| {
+            let [certificate, key] = ["cert.pem", "key.pem"].map(|name| credentials.file(name).display().to_string());
+            format!(" ssl; ssl_certificate {certificate}; ssl_certificate_key {key}")
+        });
         let config = format!(
             "worker_processes auto; daemon off; pid {root}/pid; error_log {root}/error.log;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; sendfile on; keepalive_requests 100000000; {paths}\n\
-             server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+             server {{ listen 127.0.0.1:{port}{tls}; root {root}; }} }}\n"
         );
         std::fs::write(folder.path().join("nginx.conf"), config)?;
         let program = env::which("nginx").context("nginx is not installed: cargo xtask setup --tests")?;
@@ -45,16 +56,17 @@ impl Nginx {
         command.arg("-c").arg(folder.path().join("nginx.conf")).arg("-p").arg(folder.path());
         let process = Process::spawn(&mut command)?;
         fixture::accepts(port).with_context(|| process.stderr())?;
-        Ok(Self { port, _process: process, _folder: folder })
+        let scheme = if credentials.is_some() { "https" } else { "http" };
+        Ok(Self { port, scheme, _process: process, _folder: folder })
     }
 
-    fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/small.html", self.port)
+    pub fn url(&self) -> String {
+        format!("{}://127.0.0.1:{}/small.html", self.scheme, self.port)
     }
 }
 
 /// Requests per second of wrk, and all requests.
-fn wrk(url: &str, seconds: u32) -> Result<(f64, f64)> {
+pub fn wrk(url: &str, seconds: u32) -> Result<(f64, f64)> {
     let program = env::which("wrk").context("wrk is not installed: cargo xtask setup --tests")?;
     let output = Command::new(program).args(["-t1", "-c32", &format!("-d{seconds}"), url]).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
