@@ -15,9 +15,8 @@ const NAME: usize = 512;
 const TABLES: u64 = 2 * 1024 * 1024 * 1024;
 /// The octets of a symbol: name, information, visibility, section, address, size (`Elf64_Sym`).
 const SYMBOL: u64 = 24;
-/// What names of interest contain. It also stands in others.
-const PARTS: [&[u8]; 6] =
-    [b"SSL_", b"gnutls_", b"buffer_plaintext", b"take_received_plaintext", b"send_some_plaintext", b"drop_in_place"];
+/// What names of interest contain, and few others: the strings are searched for each.
+const PARTS: [&[u8]; 3] = [b"SSL_", b"gnutls_", b"CommonState"];
 
 /// Which of a file's tables of symbols.
 #[derive(Clone, Copy)]
