@@ -1,22 +1,25 @@
 //! HTTPS: N requests give exactly N client and N server spans, as in the clear, whichever library does the TLS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::agent::Agent;
-use tests::expect::{Clock, Side, expect_pairs, undisturbed};
+use tests::agent::{Agent, Builder};
+use tests::expect::{Apart, Clock, Side, expect_pairs, undisturbed};
 use tests::plan::{self, BIG, Step};
 use tests::secure::{Service, call, client};
 use tests::span::{CLIENT, SERVER, Span};
 use tests::tls::Credentials;
 use tests::truth::Exchange;
-use tests::{env, needs};
+use tests::{env, needs, wait};
 
 /// Requests of each client.
 const N: usize = 24;
 /// Each of another library: OpenSSL as a library, in the executable, by way of memory; Go's; rustls.
 const CLIENTS: [&str; 8] = ["curl", "python", "requests", "httpx", "aiohttp", "node", "go", "rust"];
 const MODES: [&str; 2] = ["keepalive", "close"];
+/// What the targets of requests contain that do not count.
+const WARM: &str = "warm";
 
 /// What one client does in one mode, by a tag that its targets have.
 struct Run {
@@ -36,41 +39,91 @@ fn all_of(clients: &[&'static str]) -> Vec<Run> {
     clients.iter().flat_map(|&client| MODES.map(|mode| run(client, mode))).collect()
 }
 
-/// The clients one after the other against one server, with the agent looking on.
-fn https(server: &str, runs: &[Run]) -> Result<()> {
-    needs!("root", "venv", "node", "go", "nginx", "curl", "wget");
-    let credentials = Credentials::new()?;
-    let check = || {
-        let service = Service::start(server, &credentials)?;
-        let agent = Agent::on(service.port())?;
-        let mut done = Vec::new();
-        for Run { client, mode, steps } in runs {
-            let told = call(client, mode, &credentials, &service.base(), steps);
-            done.push(told.with_context(|| format!("{client} to {server}, {mode}"))?);
-        }
-        let count: usize = done.iter().map(Vec::len).sum();
-        let served = service.truth(count)?;
-        let spans = agent.stop_after(2 * count)?;
-        let clock = |run: &Run| if run.client == "wget" { Clock::NONE } else { Clock::LOOSE };
-        let mut sides: Vec<_> = runs
-            .iter()
-            .zip(&done)
-            .map(|(run, done)| Side::client(done, service.port()).clocks(clock(run), clock(run)).over_tls())
-            .collect();
-        sides.push(side_of(&service, &served));
-        expect_pairs(&sides, &spans)?;
-        for span in &spans {
-            let is_h2 = span.target().is_some_and(|target| target.contains("-h2-"));
-            let version = if is_h2 { "2" } else { "1.1" };
-            ensure!(span.str("network.protocol.version") == Some(version), "{span:?}");
-        }
-        joined(&spans)
-    };
-    undisturbed(check).with_context(|| format!("the server is {server}"))
+/// Servers that are listening, each with its name.
+type Services = Vec<(&'static str, Service)>;
+
+fn start(servers: &[&'static str], credentials: &Credentials) -> Result<Services> {
+    let start = |name: &&'static str| Ok((*name, Service::start(name, credentials)?));
+    servers.iter().map(start).collect()
 }
 
-fn side_of<'a>(service: &Service, served: &'a [Exchange]) -> Side<'a> {
-    Side::server(served, service.port()).clocks(Clock::LOOSE, Clock::LOOSE).over_tls()
+/// An agent that looks at all of them.
+fn agent(services: &Services) -> Result<Agent> {
+    let ports = services.iter().fold(Builder::new(), |builder, (_, service)| Ok(builder?.port(service.port())));
+    ports?.start()
+}
+
+/// Lets the agent find the programs: one that has not run before is hooked a moment after it was started, and what it says
+/// until then is not seen. Each client calls the first server, and each server is called, until both ends have a span. What
+/// is never seen, the comparison tells.
+fn introduce(agent: &Agent, services: &Services, credentials: &Credentials, clients: &[&str]) -> Result<()> {
+    for round in 0..3 {
+        let tag = format!("{WARM}-{round}");
+        let to_first = clients.iter().map(|&client| (client, &services[0].1, client));
+        let to_each = services.iter().map(|(name, service)| ("curl", service, *name));
+        let calls: Vec<_> = to_first.chain(to_each).collect();
+        for (at, (client, service, name)) in calls.iter().enumerate() {
+            let path = if *client == "wget" { "/big/1" } else { "/hello" };
+            let step = Step::get(format!("{path}?id={tag}-{name}-{at}"));
+            call(client, "keepalive", credentials, &service.base(), &[step])?;
+        }
+        let seen = || -> Result<Option<()>> {
+            let of_round = with(&agent.spans()?, |target| target.contains(&tag));
+            Ok((of_round.len() == 2 * calls.len()).then_some(()))
+        };
+        if wait::until(Duration::from_secs(3), "both ends of all are seen", seen).is_ok() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The spans whose target is `wanted`.
+fn with(spans: &[Span], wanted: impl Fn(&str) -> bool) -> Vec<Span> {
+    spans.iter().filter(|span| span.target().is_some_and(|target| wanted(&target))).cloned().collect()
+}
+
+/// Waits for `count` spans besides those of [`introduce`], and gives them after the agent's end.
+fn spans(agent: Agent, count: usize) -> Result<Vec<Span>> {
+    let counted = |spans: &[Span]| with(spans, |target| !target.contains(WARM));
+    let all = || Ok((counted(&agent.spans()?).len() >= count).then_some(()));
+    // Too few are better told of by the comparison that follows than by a deadline.
+    let _ = wait::until(Duration::from_secs(15), "all spans are there", all);
+    Ok(counted(&agent.stop()?.spans))
+}
+
+/// What clients did at one server, and whose clocks tell.
+struct Done {
+    client: &'static str,
+    exchanges: Vec<Exchange>,
+}
+
+/// Exactly the spans of what was done at a server.
+fn compare(service: &Service, done: &[Done], served: &[Exchange], spans: &[Span]) -> Result<()> {
+    let port = i64::from(service.port());
+    let here = |span: &&Span| [span.int("network.local.port"), span.int("network.peer.port")].contains(&Some(port));
+    let spans: Vec<_> = spans.iter().filter(here).cloned().collect();
+    let mut sides = Vec::new();
+    for Done { client, exchanges } in done {
+        let clock = if *client == "wget" { Clock::NONE } else { Clock::LOOSE };
+        sides.push(Side::client(exchanges, service.port()).clocks(clock, clock).over_tls());
+    }
+    let (by_2, by_1): (Vec<_>, Vec<_>) = served.iter().cloned().partition(|exchange| is_h2(&exchange.target));
+    let server = |exchanges| Side::server(exchanges, service.port()).clocks(Clock::LOOSE, Clock::LOOSE).over_tls();
+    sides.push(server(&by_1));
+    // By HTTP/2 nginx answers before it has read what it does not need.
+    sides.push(if matches!(service, Service::Nginx(_)) { server(&by_2).unsized_bodies() } else { server(&by_2) });
+    expect_pairs(&sides, &spans)?;
+    for span in &spans {
+        let version = if span.target().is_some_and(|target| is_h2(&target)) { "2" } else { "1.1" };
+        ensure!(span.str("network.protocol.version") == Some(version), "{span:?}");
+    }
+    joined(&spans)
+}
+
+/// Whether it was asked for by HTTP/2, as the tag in the target says.
+fn is_h2(target: &str) -> bool {
+    target.contains("-h2-")
 }
 
 /// Each server span is the child of the client span of the same request.
@@ -83,62 +136,113 @@ fn joined(spans: &[Span]) -> Result<()> {
     Ok(())
 }
 
-macro_rules! servers {
-    ($($name:ident: $server:literal, $runs:expr;)*) => {
-        $(#[test] fn $name() -> Result<()> { https($server, &$runs) })*
-    };
+/// All that is wrong, by server. Times that are apart stay what they are, if nothing else is wrong.
+fn verdict(results: Vec<(&str, Result<()>)>) -> Result<()> {
+    let failed = results.into_iter().filter_map(|(name, result)| Some((name, result.err()?))).collect::<Vec<_>>();
+    let (apart, wrong): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(_, error)| error.is::<Apart>());
+    if wrong.is_empty() {
+        return apart
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |(name, error)| Err(error.context(format!("the server is {name}"))));
+    }
+    let lines = wrong.iter().map(|(name, error)| format!("the server is {name}: {error:#}"));
+    anyhow::bail!("{}", lines.collect::<Vec<_>>().join("\n"))
 }
 
-servers! {
-    nginx: "nginx", all_of(&[&CLIENTS[..], &["wget"]].concat());
-    python: "python", all_of(&CLIENTS);
-    node: "node", all_of(&CLIENTS);
-    go: "go", all_of(&CLIENTS);
-    go_stripped: "go-stripped", all_of(&["curl", "go"]);
-    rust: "rust", all_of(&[&CLIENTS[..], &["wget"]].concat());
-    gunicorn: "gunicorn", all_of(&["curl", "python", "go"]);
-    uvicorn: "uvicorn", all_of(&["curl", "python", "go"]);
-    http2_of_nginx: "nginx", [run("curl", "h2"), run("rust", "h2")];
-    http2_of_rust: "rust", [run("curl", "h2"), run("rust", "h2")];
+/// Each server with each of its clients, one after the other, with one agent looking on.
+#[test]
+fn every_server_and_client() -> Result<()> {
+    needs!("root", "venv", "node", "go", "nginx", "curl", "wget");
+    const SERVERS: [&str; 8] = ["nginx", "python", "node", "go", "go-stripped", "rust", "gunicorn", "uvicorn"];
+    let credentials = Credentials::new()?;
+    undisturbed(|| {
+        let services = start(&SERVERS, &credentials)?;
+        let agent = agent(&services)?;
+        introduce(&agent, &services, &credentials, &[&CLIENTS[..], &["wget"]].concat())?;
+        let (mut all, mut count) = (Vec::new(), 0);
+        for (name, service) in &services {
+            let runs = match *name {
+                "nginx" | "rust" => {
+                    let mut runs = all_of(&[&CLIENTS[..], &["wget"]].concat());
+                    runs.extend([run("curl", "h2"), run("rust", "h2")]);
+                    runs
+                }
+                "go-stripped" | "gunicorn" | "uvicorn" => all_of(&["curl", "python", "go"]),
+                _ => all_of(&CLIENTS),
+            };
+            let mut done = Vec::new();
+            for Run { client, mode, steps } in runs {
+                let exchanges = call(client, mode, &credentials, &service.base(), &steps);
+                let exchanges = exchanges.with_context(|| format!("{client} to {name}, {mode}"))?;
+                count += exchanges.len();
+                done.push(Done { client, exchanges });
+            }
+            all.push(done);
+        }
+        let served =
+            services.iter().zip(&all).map(|((_, service), done)| served(service, done)).collect::<Result<Vec<_>>>()?;
+        let spans = spans(agent, 2 * count)?;
+        let results = services.iter().zip(&all).zip(&served);
+        verdict(
+            results.map(|(((name, service), done), served)| (*name, compare(service, done, served, &spans))).collect(),
+        )
+    })
 }
 
-/// Sessions whose handshake the agent has not seen: all requests from then on have their spans.
+/// What the server says of what the clients did.
+fn served(service: &Service, done: &[Done]) -> Result<Vec<Exchange>> {
+    let targets: BTreeSet<_> = done.iter().flat_map(|done| &done.exchanges).map(|exchange| &exchange.target).collect();
+    let what = format!("{} exchanges in the server's log", targets.len());
+    wait::until(Duration::from_secs(10), &what, || {
+        let mut served = service.truth(targets.len())?;
+        served.retain(|exchange| targets.contains(&exchange.target));
+        Ok((served.len() >= targets.len()).then_some(served))
+    })
+}
+
+/// Sessions whose handshake the agent has not seen: the requests from then on have their spans, but for the first, which a
+/// server may receive by a call into its library that it made before that was hooked.
 #[test]
 fn sessions_older_than_the_agent() -> Result<()> {
-    needs!("root", "venv", "node", "go", "nginx");
+    needs!("root", "venv", "node", "go", "nginx", "curl");
+    const SERVERS: [&str; 5] = ["nginx", "python", "node", "go", "rust"];
     const BEFORE: usize = 8;
     let credentials = Credentials::new()?;
-    for server in ["nginx", "python", "node", "go", "rust"] {
-        let check = || {
-            let service = Service::start(server, &credentials)?;
-            let gate = ["--gate", &BEFORE.to_string()];
-            let start = |name: &&str| {
-                client(name, &credentials, &service.base(), &plan::kept(&format!("{name}-old"), N), &gate)
-            };
-            let mut clients = CLIENTS[1..].iter().map(start).collect::<Result<Vec<_>>>()?;
-            for client in &clients {
-                client.at_gate()?;
+    undisturbed(|| {
+        let services = start(&SERVERS, &credentials)?;
+        let gate = ["--gate", &BEFORE.to_string()];
+        // Each client with two servers, each server with two or more clients.
+        let mut clients = Vec::new();
+        for (at, &name) in CLIENTS[1..].iter().enumerate() {
+            for server in [at % SERVERS.len(), (at + 2) % SERVERS.len()] {
+                let mut steps = plan::kept(&format!("{name}-old-{server}"), N);
+                steps[BEFORE] = Step::get(format!("/hello?{WARM}-{name}-{server}"));
+                let base = services[server].1.base();
+                clients.push((name, server, client(name, &credentials, &base, &steps, &gate)?));
             }
-            let before = clients.len() * BEFORE;
-            service.truth(before)?;
-            let agent = Agent::on(service.port())?;
-            let mut done = Vec::new();
-            for mut client in clients.drain(..) {
-                client.open_gate()?;
-                done.push(client.finish()?.split_off(BEFORE));
-            }
-            let count: usize = done.iter().map(Vec::len).sum();
-            let served = service.truth(before + count)?.split_off(before);
-            let spans = agent.stop_after(2 * count)?;
-            let loose = |done| Side::client(done, service.port()).clocks(Clock::LOOSE, Clock::LOOSE).over_tls();
-            let mut sides: Vec<_> = done.iter().map(|done| loose(done)).collect();
-            sides.push(side_of(&service, &served));
-            expect_pairs(&sides, &spans)?;
-            joined(&spans)
-        };
-        undisturbed(check).with_context(|| format!("the server is {server}"))?;
-    }
-    Ok(())
+        }
+        for (_, _, client) in &clients {
+            client.at_gate()?;
+        }
+        let agent = agent(&services)?;
+        introduce(&agent, &services, &credentials, &CLIENTS)?;
+        let mut all: Vec<Vec<Done>> = services.iter().map(|_| Vec::new()).collect();
+        let mut count = 0;
+        for (client, server, mut process) in clients {
+            process.open_gate()?;
+            let exchanges = process.finish()?.split_off(BEFORE + 1);
+            count += exchanges.len();
+            all[server].push(Done { client, exchanges });
+        }
+        let served =
+            services.iter().zip(&all).map(|((_, service), done)| served(service, done)).collect::<Result<Vec<_>>>()?;
+        let spans = spans(agent, 2 * count)?;
+        let results = services.iter().zip(&all).zip(&served);
+        verdict(
+            results.map(|(((name, service), done), served)| (*name, compare(service, done, served, &spans))).collect(),
+        )
+    })
 }
 
 /// The servers and clients among each other, without the agent: what one says it did, the other says too.
