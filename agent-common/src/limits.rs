@@ -46,7 +46,7 @@ pub const TLS_SESSIONS: u32 = 16 * 1024;
 pub const TLS_KEPT: usize = 4096;
 
 /// Threads for which that is done at the same time.
-pub const TLS_KEEPING: u32 = 256;
+pub const TLS_KEEPING: u32 = 128;
 
 /// Threads whose last transfers of TLS records are remembered.
 pub const TLS_THREADS: u32 = 4 * 1024;

@@ -268,7 +268,7 @@ fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -
     }
     if socket.tls == 0 && is_tls_record(octets) && available >= 3 {
         // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen.
-        (socket.tls, socket.fresh, socket.plain) = (1, 0, [0; 2]);
+        (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
         return false;
     }
     // Payloads of 64 KiB and more are not in use, so an HTTP/2 frame begins with 0.
@@ -467,14 +467,19 @@ pub fn begins_like_request(payload: Payload, len: u32) -> bool {
     frame || begins_like_http(octets)
 }
 
-/// Copies up to `n` octets of a payload's first part to `to`, which has room for [`TLS_KEPT`]; how many.
+/// Copies up to `n` octets of a payload's first part to `to`, from `offset` there on, which has room for twice [`TLS_KEPT`]; how
+/// many.
 #[inline(always)]
-pub fn copy_first(payload: Payload, to: *mut u8, n: u32) -> u32 {
+pub fn copy_first(payload: Payload, to: *mut u8, offset: u32, n: u32) -> u32 {
     let Some((at, available)) = first_part(payload, n.into()) else { return 0 };
     let n = if available < u64::from(n) { available } else { u64::from(n) };
-    let Some(n) = bounded(n) else { return 0 };
-    // SAFETY: the caller gives room for so many; the helper checks the source.
-    if unsafe { bpf_probe_read_user(to.cast(), n, at as *const core::ffi::c_void) } == 0 { n } else { 0 }
+    let (Some(n), Some(offset)) = (bounded(n), bounded(offset.into())) else { return 0 };
+    // SAFETY: both are at most `TLS_KEPT`, and the caller gives room for twice that; the helper checks the source.
+    if unsafe { bpf_probe_read_user(to.add(offset as usize).cast(), n, at as *const core::ffi::c_void) } == 0 {
+        n
+    } else {
+        0
+    }
 }
 
 /// So many octets as are kept at most, or `None`. What the compiler knows of the number it would not check again, and the

@@ -56,10 +56,18 @@ pub struct Socket {
     /// As in [`Connection`].
     pub dialler: u32,
     pub dialler_parent: u32,
-    /// Not 0: TLS. What the calls on the socket move is not the payload; the library's functions tell that.
+    /// One of [`tls`]. With TLS, what the calls on the socket move is not the payload; the library's functions tell that.
     pub tls: u32,
     /// Octets of plaintext sent and received so far, with TLS; modulo 2^32.
     pub plain: [u32; 2],
+}
+
+/// Whether TLS is spoken on a socket.
+pub mod tls {
+    pub const NO: u32 = 0;
+    pub const YES: u32 = 1;
+    /// By Go, which reads and writes records within its functions alone.
+    pub const GO: u32 = 2;
 }
 
 /// Whether the threads that use a socket run coroutines that can be told apart.

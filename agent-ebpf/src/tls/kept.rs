@@ -9,14 +9,15 @@ use crate::segment::{self, Payload, Plaintext};
 use crate::socket::Socket;
 use crate::tls::SessionId;
 
-/// What a thread gave to a session. The first octets of its first call are kept, and the length of all.
+/// What a thread gave to a session. The first octets are kept, and the length of all.
 #[repr(C)]
 pub struct Kept {
     session: u64,
     at: u64,
     len: u32,
     captured: u32,
-    payload: [u8; TLS_KEPT],
+    /// Twice as much as is kept: the verifier bounds where a copy begins and how long it is each by itself.
+    payload: [u8; 2 * TLS_KEPT],
 }
 
 /// Keeps what was given, when it looks like the beginning of a request.
@@ -29,6 +30,9 @@ pub fn keep(id: &SessionId, plaintext: &Plaintext) {
         // SAFETY: a value of the map; only this thread changes it.
         let kept = unsafe { &mut *kept };
         if kept.session == id.address && kept.len != 0 {
+            if kept.captured == kept.len {
+                kept.captured += segment::copy_first(payload, (&raw mut kept.payload).cast(), kept.captured, len);
+            }
             kept.len = kept.len.saturating_add(len);
             return;
         }
@@ -42,7 +46,7 @@ pub fn keep(id: &SessionId, plaintext: &Plaintext) {
     // SAFETY: the scratch space is claimed, and its payload is large enough and aligned for this.
     let kept = unsafe {
         let place = (&raw mut (*scratch).payload).cast::<Kept>();
-        let captured = segment::copy_first(payload, (&raw mut (*place).payload).cast(), n);
+        let captured = segment::copy_first(payload, (&raw mut (*place).payload).cast(), 0, n);
         (*place).session = id.address;
         (*place).at = at;
         (*place).len = len;

@@ -18,7 +18,7 @@ use crate::call::{self, Call};
 use crate::context;
 use crate::maps::{SOCKETS, TLS_CALLS, count};
 use crate::segment::{self, Payload, Plaintext};
-use crate::socket::Socket;
+use crate::socket::{Socket, tls};
 pub use crate::tls::kept::Kept;
 use crate::tls::registers::Registers;
 pub use crate::tls::session::{Session, SessionId, Thread};
@@ -207,7 +207,10 @@ fn outcome(caller: &Caller, function: u64, result: u64, plaintext: &mut Plaintex
     plaintext.buffer = if function == function::SSL_SENDFILE { 0 } else { calling.buffer };
     plaintext.slices = if function == function::RUSTLS_WRITE { calling.further } else { 0 };
     match session::socket(&id) {
-        Some((sk, _)) => plaintext.sk = sk,
+        Some((sk, _)) => {
+            plaintext.sk = sk;
+            session::moves(&id);
+        }
         None if !go && direction == Direction::Egress => kept::keep(&id, plaintext),
         None => count(Counter::TlsUnattributed),
     }
@@ -258,10 +261,18 @@ pub fn moved(sk: u64, socket: &mut Socket, thread: u64, direction: Direction) {
     // A goroutine's address is in the register that Go's functions keep it in: its system calls are made by such.
     let calling = in_thread.or_else(|| TLS_CALLS.get_ptr_mut(&Caller { tgid, id: Call::current().goroutine() }));
     if let Some(calling) = calling {
+        if in_thread.is_none() {
+            socket.tls = tls::GO;
+        }
         // SAFETY: a value of the map; only this caller changes it.
         let calling = unsafe { &mut *calling };
         calling.nested = 1;
         session::uses(&SessionId { tgid, address: calling.session }, sk, socket);
+        return;
+    }
+    if socket.tls == tls::GO && direction == Direction::Ingress {
+        // The goroutine was in the function before that was hooked: what it reads will not be seen, but for the gap.
+        socket.plain[1] = socket.plain[1].wrapping_add(1);
         return;
     }
     let called = session::beside(thread, sk, socket, direction);

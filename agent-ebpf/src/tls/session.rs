@@ -32,23 +32,25 @@ pub struct Session {
     sk: u64,
     /// The connection it was then.
     conn: u64,
-    /// Not 0: its handshake was seen, and no plaintext yet.
+    /// Not 0: its handshake was seen.
     begins: u32,
+    /// Not 0: plaintext of it was seen.
+    used: u32,
     /// One of [`known`].
-    known: u32,
+    known: u64,
 }
 
 /// How the socket of a session is known.
 mod known {
-    pub const NOT: u32 = 0;
-    pub const BY_ORDER: u32 = 1;
-    pub const BY_CALL: u32 = 2;
+    pub const NOT: u64 = 0;
+    pub const BY_ORDER: u64 = 1;
+    pub const BY_CALL: u64 = 2;
     /// By order, and it seemed to be two.
-    pub const AMBIGUOUS: u32 = 3;
+    pub const AMBIGUOUS: u64 = 3;
 }
 
 impl Session {
-    const NEW: Self = Self { sk: 0, conn: 0, begins: 0, known: known::NOT };
+    const NEW: Self = Self { sk: 0, conn: 0, begins: 0, used: 0, known: known::NOT };
 }
 
 /// What a thread last did on sockets of TLS connections, outside of calls into libraries; each is forgotten once used.
@@ -90,7 +92,7 @@ pub fn uses(id: &SessionId, sk: u64, socket: &mut Socket) {
 }
 
 #[inline(never)]
-fn attribute(id: &SessionId, sk: u64, socket: &mut Socket, how: u32) {
+fn attribute(id: &SessionId, sk: u64, socket: &mut Socket, how: u64) {
     if let Some(session) = TLS_SESSIONS.get_ptr_mut(id) {
         // SAFETY: as in `begins`.
         let session = unsafe { &mut *session };
@@ -103,6 +105,8 @@ fn attribute(id: &SessionId, sk: u64, socket: &mut Socket, how: u32) {
                 known::BY_ORDER if session.sk == sk && session.conn == socket.conn => return,
                 // An object that was used for another connection before, which is gone.
                 known::BY_ORDER if still(session.sk, session.conn).is_none() => {}
+                // What was read before its handshake began may have been another's.
+                known::BY_ORDER if session.used == 0 => {}
                 known::BY_ORDER => {
                     session.known = known::AMBIGUOUS;
                     count(Counter::TlsAmbiguous);
@@ -116,10 +120,18 @@ fn attribute(id: &SessionId, sk: u64, socket: &mut Socket, how: u32) {
         if session.begins != 0 && socket.verdict == verdict::UNDECIDED && socket.plain == [0; 2] {
             socket.fresh = 1;
         }
-        session.begins = 0;
         return;
     }
-    let _ = TLS_SESSIONS.insert(id, &Session { sk, conn: socket.conn, begins: 0, known: how }, 0);
+    let _ = TLS_SESSIONS.insert(id, &Session { sk, conn: socket.conn, known: how, ..Session::NEW }, 0);
+}
+
+/// Plaintext of a session was seen.
+#[inline(always)]
+pub fn moves(id: &SessionId) {
+    if let Some(session) = TLS_SESSIONS.get_ptr_mut(id) {
+        // SAFETY: as in `begins`.
+        unsafe { (*session).used = 1 };
+    }
 }
 
 /// The socket of a session, when it is known.

@@ -468,10 +468,8 @@ impl Connections {
                 self.unsettled.push(conn);
             }
         }
-        let outstanding = connection.follower.as_ref().map_or(0, |follower| follower.outstanding());
         out.extend(self.notices.drain(..).map(|notice| match notice {
             Notice::Begun(mut request) => {
-                request.pipelined = outstanding > 1;
                 if let Some((_, dialler)) = connection.dialled.take_if(|(first, _)| *first == request.position) {
                     request.dialler = dialler;
                 }

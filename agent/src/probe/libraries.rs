@@ -1,6 +1,7 @@
 //! Hooks at functions of TLS libraries: by file, for all processes that map it, as long as one does that is traced.
 
 use std::collections::hash_map::Entry;
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use agent_common::ids::Tgid;
@@ -64,8 +65,6 @@ impl Libraries {
                             tracing::debug!(file = %file.path.display(), hooks = links.len(), "TLS library hooked");
                             place.insert(Hooked { links, users: FxHashSet::from_iter([tgid]), unused_since: None });
                         }
-                        // Its process has ended meanwhile; the next one that uses it has it hooked.
-                        Err(error) if !file.path.exists() => tracing::debug!("{}: {error:#}", file.path.display()),
                         Err(error) => tracing::warn!("TLS of {} is not seen: {error:#}", file.path.display()),
                     }
                 }
@@ -112,6 +111,7 @@ fn load(ebpf: &mut Ebpf) -> anyhow::Result<()> {
 /// Hooks all places of a file, or none.
 fn hook(ebpf: &mut Ebpf, file: &Library) -> anyhow::Result<Vec<UProbeLink>> {
     let mut links = Vec::with_capacity(file.places.len());
+    let path = format!("/proc/self/fd/{}", file.file.as_raw_fd());
     for place in &*file.places {
         let (name, cookie) = match place.kind {
             Kind::Entry if GO.contains(&place.function) => (GO_TLS_ENTRY, place.function),
@@ -124,7 +124,7 @@ fn hook(ebpf: &mut Ebpf, file: &Library) -> anyhow::Result<Vec<UProbeLink>> {
         let point =
             UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(place.at), cookie: Some(cookie) };
         let link = program
-            .attach(point, &file.path, UProbeScope::AllProcesses)
+            .attach(point, &path, UProbeScope::AllProcesses)
             .with_context(|| format!("the kernel refuses a hook at {:#x}", place.at))?;
         links.push(program.take_link(link)?);
     }

@@ -357,7 +357,13 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),
         ("scratch", (2 * cpus + 1) * (2 * limits::CAPTURE as u64 + 248)),
-        ("tls", hash(limits::TLS_CALLS, 56) + hash(limits::TLS_SESSIONS, 40) + hash(limits::TLS_THREADS, 40)),
+        (
+            "tls",
+            hash(limits::TLS_CALLS, 56)
+                + hash(limits::TLS_SESSIONS, 48)
+                + hash(limits::TLS_THREADS, 40)
+                + hash(limits::TLS_KEEPING, 2 * limits::TLS_KEPT as u64 + 40),
+        ),
         ("contexts", contexts + fields),
     ]
 }

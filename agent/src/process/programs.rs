@@ -74,8 +74,10 @@ pub const STANDING: Tgid = Tgid(0);
 #[derive(Clone, Debug)]
 pub struct Library {
     pub id: FileId,
-    /// Where it can be opened now.
+    /// What it was found as.
     pub path: PathBuf,
+    /// Open, so that it can be hooked when its process is gone by then: its next one will have it hooked.
+    pub file: Arc<File>,
     pub places: Arc<[Place]>,
 }
 
@@ -277,7 +279,7 @@ impl Reader {
             self.places.clear();
         }
         let places = self.places.entry(id).or_insert_with(|| tls::places(&file).into());
-        (!places.is_empty()).then(|| Library { id, path, places: Arc::clone(places) })
+        (!places.is_empty()).then(|| Library { id, path, places: Arc::clone(places), file: Arc::new(file) })
     }
 }
 

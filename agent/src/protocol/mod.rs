@@ -115,7 +115,7 @@ pub struct Begun {
     pub position: Seq,
     /// The stream of HTTP/2 that it is.
     pub stream: Option<u32>,
-    /// Another request of its connection was under way when it began.
+    /// Another request of its connection was under way when it began; not with HTTP/2.
     pub pipelined: bool,
     /// What is asked for, as a hash of method and shape of the path: alike for requests of one kind, as a rule.
     pub operation: u32,

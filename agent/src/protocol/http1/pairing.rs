@@ -244,7 +244,7 @@ impl Pairing {
             head_end: begun.end,
             position: begun.position,
             stream: None,
-            pipelined: false,
+            pipelined: !self.pending.is_empty(),
             operation: operation(&head.message),
             target: target(&head.message),
             target_text: Arc::clone(&head.message.target),
