@@ -226,6 +226,13 @@ pub fn go_tls_entry(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Go's TLS is given what is to be sent.
+#[uprobe]
+pub fn go_tls_write(ctx: ProbeContext) -> u32 {
+    tls::writes(&ctx);
+    0
+}
+
 /// A function of Go's TLS is about to return: Go moves stacks, so that the address to return to must not be replaced.
 #[uprobe]
 pub fn go_tls_ret(ctx: ProbeContext) -> u32 {

@@ -99,7 +99,7 @@ struct Done {
 }
 
 /// Exactly the spans of what was done at a server.
-fn compare(service: &Service, done: &[Done], served: &[Exchange], spans: &[Span]) -> Result<()> {
+fn compare(name: &str, service: &Service, done: &[Done], served: &[Exchange], spans: &[Span]) -> Result<()> {
     let port = i64::from(service.port());
     let here = |span: &&Span| [span.int("network.local.port"), span.int("network.peer.port")].contains(&Some(port));
     let spans: Vec<_> = spans.iter().filter(here).cloned().collect();
@@ -110,7 +110,9 @@ fn compare(service: &Service, done: &[Done], served: &[Exchange], spans: &[Span]
     }
     let (by_2, by_1): (Vec<_>, Vec<_>) = served.iter().cloned().partition(|exchange| is_h2(&exchange.target));
     let server = |exchanges| Side::server(exchanges, service.port()).clocks(Clock::LOOSE, Clock::LOOSE).over_tls();
-    sides.push(server(&by_1));
+    // What hyper writes before rustls' session is known by its socket may be cut: its size is unknown then, never wrong.
+    let cut = name == "rust";
+    sides.push(if cut { server(&by_1).unsized_bodies() } else { server(&by_1) });
     // By HTTP/2 nginx answers before it has read what it does not need.
     sides.push(if matches!(service, Service::Nginx(_)) { server(&by_2).unsized_bodies() } else { server(&by_2) });
     expect_pairs(&sides, &spans)?;
@@ -185,7 +187,9 @@ fn every_server_and_client() -> Result<()> {
         let spans = spans(agent, 2 * count)?;
         let results = services.iter().zip(&all).zip(&served);
         verdict(
-            results.map(|(((name, service), done), served)| (*name, compare(service, done, served, &spans))).collect(),
+            results
+                .map(|(((name, service), done), served)| (*name, compare(name, service, done, served, &spans)))
+                .collect(),
         )
     })
 }
@@ -201,8 +205,14 @@ fn served(service: &Service, done: &[Done]) -> Result<Vec<Exchange>> {
     })
 }
 
-/// Sessions whose handshake the agent has not seen: the requests from then on have their spans, but for the first, which a
-/// server may receive by a call into its library that it made before that was hooked.
+/// How many requests of a session that is older than the agent may go unseen: the first, which a server may receive by a call into
+/// its library that it made before that was hooked; of a client of Go also the second, since the first one's response is
+/// received so, and a gap stays where it was.
+fn unseen(client: &str) -> usize {
+    if client == "go" { 2 } else { 1 }
+}
+
+/// Sessions whose handshake the agent has not seen: all other requests from then on have their spans.
 #[test]
 fn sessions_older_than_the_agent() -> Result<()> {
     needs!("root", "venv", "node", "go", "nginx", "curl");
@@ -217,7 +227,9 @@ fn sessions_older_than_the_agent() -> Result<()> {
         for (at, &name) in CLIENTS[1..].iter().enumerate() {
             for server in [at % SERVERS.len(), (at + 2) % SERVERS.len()] {
                 let mut steps = plan::kept(&format!("{name}-old-{server}"), N);
-                steps[BEFORE] = Step::get(format!("/hello?{WARM}-{name}-{server}"));
+                for at in 0..unseen(name) {
+                    steps[BEFORE + at] = Step::get(format!("/hello?{WARM}-{name}-{server}-{at}"));
+                }
                 let base = services[server].1.base();
                 clients.push((name, server, client(name, &credentials, &base, &steps, &gate)?));
             }
@@ -231,7 +243,7 @@ fn sessions_older_than_the_agent() -> Result<()> {
         let mut count = 0;
         for (client, server, mut process) in clients {
             process.open_gate()?;
-            let exchanges = process.finish()?.split_off(BEFORE + 1);
+            let exchanges = process.finish()?.split_off(BEFORE + unseen(client));
             count += exchanges.len();
             all[server].push(Done { client, exchanges });
         }
@@ -240,7 +252,9 @@ fn sessions_older_than_the_agent() -> Result<()> {
         let spans = spans(agent, 2 * count)?;
         let results = services.iter().zip(&all).zip(&served);
         verdict(
-            results.map(|(((name, service), done), served)| (*name, compare(service, done, served, &spans))).collect(),
+            results
+                .map(|(((name, service), done), served)| (*name, compare(name, service, done, served, &spans)))
+                .collect(),
         )
     })
 }

@@ -38,7 +38,8 @@ pub struct Calling {
     /// As [`SessionId::address`].
     pub session: u64,
     pub buffer: u64,
-    /// Where the function was told to put the number of octets, or of how many slices the buffer is an array; 0 for none.
+    /// Where the function was told to put the number of octets, or of how many slices the buffer is an array; 0 for none. Of
+    /// Go's `Write`, not 0 when it was reported.
     pub further: u64,
     pub at: u64,
     /// One of [`function`].
@@ -143,6 +144,40 @@ pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
     begins(&caller, session, buffer, further, function);
 }
 
+/// Go's `Write` begins, which sends all or fails: what it is given is reported now. Until it returns, another goroutine may have
+/// read the response and closed the connection. Where the socket is not known yet, it is reported then.
+#[inline(always)]
+pub fn writes<C: EbpfContext>(ctx: &C) {
+    let thread = call::thread();
+    if !segment::traced((thread >> 32) as u32) {
+        return;
+    }
+    let registers = Registers::of(ctx);
+    let [session, buffer, len, ..] = registers.go_arguments();
+    let caller = caller::<true>(&registers, thread);
+    let sk = going_out(&SessionId { tgid: thread >> 32, address: session }, thread, buffer, len);
+    begins(&caller, session, buffer, u64::from(sk != 0), function::GO_WRITE);
+    if sk != 0 {
+        let (at, len, direction) = (call::now(), len as u32, Direction::Egress);
+        segment::plaintext(&Plaintext { sk, thread, at, buffer, slices: 0, len, direction });
+    }
+}
+
+/// The socket of a session that is given plaintext; 0 where that is not known. Its context is decided.
+#[inline(never)]
+fn going_out(id: &SessionId, thread: u64, buffer: u64, len: u64) -> u64 {
+    let Some((sk, socket)) = session::socket(id) else { return 0 };
+    if len == 0 || len > i32::MAX as u64 {
+        return 0;
+    }
+    session::moves(id);
+    if context::is_on() {
+        // SAFETY: a value of the map, which stays readable while the program runs.
+        context::sending_plaintext(sk, unsafe { &*socket }, thread, Payload::Flat { at: buffer }, len);
+    }
+    sk
+}
+
 /// Notes a call. A function of its own, as others here, so that its frame does not add up with those of what its caller
 /// calls beside.
 #[inline(never)]
@@ -195,7 +230,7 @@ fn outcome(caller: &Caller, function: u64, result: u64, plaintext: &mut Plaintex
         function::SSL_READ | function::SSL_WRITE => i64::from(result as i32),
         _ => result as i64,
     };
-    if moved <= 0 || moved > i64::from(i32::MAX) {
+    if moved <= 0 || moved > i64::from(i32::MAX) || (function == function::GO_WRITE && calling.further != 0) {
         return;
     }
     plaintext.direction = direction;

@@ -103,13 +103,15 @@ pub const HOOKS: &[Hook] = &[
     function(TLS_RETURN),
     function(RUSTLS_TAKEN),
     function(GO_TLS_ENTRY),
+    function(GO_TLS_WRITE),
     function(GO_TLS_RET),
 ];
 
 /// The programs at functions of TLS libraries: where one begins, where it returns, where rustls hands over what it has
-/// decrypted, and where functions of Go begin and return.
+/// decrypted, and where functions of Go begin, that which sends among them, and return.
 pub const TLS_ENTRY: &str = "tls_entry";
 pub const TLS_RETURN: &str = "tls_return";
 pub const RUSTLS_TAKEN: &str = "rustls_taken";
 pub const GO_TLS_ENTRY: &str = "go_tls_entry";
+pub const GO_TLS_WRITE: &str = "go_tls_write";
 pub const GO_TLS_RET: &str = "go_tls_ret";

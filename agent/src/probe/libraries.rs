@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use agent_common::ids::Tgid;
 use agent_common::tls::RETURN;
-use agent_common::tls::function::{GO, RUSTLS_READ};
+use agent_common::tls::function::{GO, GO_WRITE, RUSTLS_READ};
 use anyhow::Context as _;
 use aya::Ebpf;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::hooks::{GO_TLS_ENTRY, GO_TLS_RET, RUSTLS_TAKEN, TLS_ENTRY, TLS_RETURN};
+use super::hooks::{GO_TLS_ENTRY, GO_TLS_RET, GO_TLS_WRITE, RUSTLS_TAKEN, TLS_ENTRY, TLS_RETURN};
 use crate::process::programs::{FileId, Library};
 use crate::process::tls::Kind;
 
@@ -102,7 +102,7 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe>
 }
 
 fn load(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    for name in [TLS_ENTRY, TLS_RETURN, RUSTLS_TAKEN, GO_TLS_ENTRY, GO_TLS_RET] {
+    for name in [TLS_ENTRY, TLS_RETURN, RUSTLS_TAKEN, GO_TLS_ENTRY, GO_TLS_WRITE, GO_TLS_RET] {
         program(ebpf, name)?.load().with_context(|| format!("the kernel refuses the program {name}"))?;
     }
     Ok(())
@@ -114,6 +114,7 @@ fn hook(ebpf: &mut Ebpf, file: &Library) -> anyhow::Result<Vec<UProbeLink>> {
     let path = format!("/proc/self/fd/{}", file.file.as_raw_fd());
     for place in &*file.places {
         let (name, cookie) = match place.kind {
+            Kind::Entry if place.function == GO_WRITE => (GO_TLS_WRITE, place.function),
             Kind::Entry if GO.contains(&place.function) => (GO_TLS_ENTRY, place.function),
             Kind::Entry if place.function == RUSTLS_READ => (RUSTLS_TAKEN, place.function),
             Kind::Entry => (TLS_ENTRY, place.function),
