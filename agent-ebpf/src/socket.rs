@@ -94,20 +94,20 @@ impl Socket {
         errno: 0,
         dialler: 0,
         dialler_parent: 0,
-        tls: 0,
+        tls: tls::NO,
         plain: [0; 2],
     };
 
     /// The position after all payload sent so far: TCP's, or that of the plaintext.
     #[inline(always)]
     pub fn sent(&self, sk: u64) -> Option<u32> {
-        if self.tls != 0 { Some(self.plain[0]) } else { sent(sk) }
+        if self.tls != tls::NO { Some(self.plain[0]) } else { sent(sk) }
     }
 
     /// The same of what the process has received.
     #[inline(always)]
     pub fn received(&self, sk: u64) -> Option<u32> {
-        if self.tls != 0 { Some(self.plain[1]) } else { received(sk, self) }
+        if self.tls != tls::NO { Some(self.plain[1]) } else { received(sk, self) }
     }
 }
 
