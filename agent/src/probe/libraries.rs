@@ -15,7 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::hooks::{GO_TLS_ENTRY, GO_TLS_RET, GO_TLS_WRITE, RUSTLS_TAKEN, TLS_ENTRY, TLS_RETURN};
 use crate::process::programs::{FileId, Library};
-use crate::process::tls::Kind;
+use crate::process::tls::{Kind, Place};
 
 /// Files hooked at the same time.
 const FILES: usize = 512;
@@ -108,28 +108,42 @@ fn load(ebpf: &mut Ebpf) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Hooks all places of a file, or none.
+/// Hooks the places of a file. The kernel refuses some instructions; the others are of use without those: a call that is seen
+/// to begin or to return alone shows nothing.
 fn hook(ebpf: &mut Ebpf, file: &Library) -> anyhow::Result<Vec<UProbeLink>> {
     let mut links = Vec::with_capacity(file.places.len());
     let path = format!("/proc/self/fd/{}", file.file.as_raw_fd());
+    let mut refused = None;
     for place in &*file.places {
-        let (name, cookie) = match place.kind {
-            Kind::Entry if place.function == GO_WRITE => (GO_TLS_WRITE, place.function),
-            Kind::Entry if GO.contains(&place.function) => (GO_TLS_ENTRY, place.function),
-            Kind::Entry if place.function == RUSTLS_READ => (RUSTLS_TAKEN, place.function),
-            Kind::Entry => (TLS_ENTRY, place.function),
-            Kind::Return => (TLS_RETURN, place.function | RETURN),
-            Kind::Ret => (GO_TLS_RET, place.function | RETURN),
-        };
-        let program = program(ebpf, name)?;
-        let point =
-            UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(place.at), cookie: Some(cookie) };
-        let link = program
-            .attach(point, &path, UProbeScope::AllProcesses)
-            .with_context(|| format!("the kernel refuses a hook at {:#x}", place.at))?;
-        links.push(program.take_link(link)?);
+        match hook_one(ebpf, place, &path) {
+            Ok(link) => links.push(link),
+            Err(error) => {
+                tracing::debug!(file = %file.path.display(), "{error:#}");
+                refused = Some(error);
+            }
+        }
     }
-    Ok(links)
+    match refused {
+        Some(error) if links.is_empty() => Err(error),
+        _ => Ok(links),
+    }
+}
+
+fn hook_one(ebpf: &mut Ebpf, place: &Place, path: &str) -> anyhow::Result<UProbeLink> {
+    let (name, cookie) = match place.kind {
+        Kind::Entry if place.function == GO_WRITE => (GO_TLS_WRITE, place.function),
+        Kind::Entry if GO.contains(&place.function) => (GO_TLS_ENTRY, place.function),
+        Kind::Entry if place.function == RUSTLS_READ => (RUSTLS_TAKEN, place.function),
+        Kind::Entry => (TLS_ENTRY, place.function),
+        Kind::Return => (TLS_RETURN, place.function | RETURN),
+        Kind::Ret => (GO_TLS_RET, place.function | RETURN),
+    };
+    let program = program(ebpf, name)?;
+    let point = UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(place.at), cookie: Some(cookie) };
+    let link = program
+        .attach(point, path, UProbeScope::AllProcesses)
+        .with_context(|| format!("the kernel refuses a hook at {:#x}", place.at))?;
+    Ok(program.take_link(link)?)
 }
 
 /// Hooks a function of the agent's own, which nobody calls, and lets go: whether the kernel takes such hooks.

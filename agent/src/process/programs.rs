@@ -103,7 +103,7 @@ impl Programs {
         let (answer, answers) = sync_channel(2 * WAITING);
         thread::Builder::new()
             .name("remora-programs".to_owned())
-            .spawn(move || Reader { questions, answers: answer, ..Reader::new() }.run(libraries))?;
+            .spawn(move || Reader::new(questions, answer).run(libraries))?;
         Ok(Self { ask, answers, known: FxHashMap::default(), questions: 0, libraries })
     }
 
@@ -200,10 +200,7 @@ struct Reader {
 struct Gone;
 
 impl Reader {
-    fn new() -> Self {
-        // Those of `Programs` take their places.
-        let (_, questions) = sync_channel(0);
-        let (answers, _) = sync_channel(0);
+    fn new(questions: Receiver<Question>, answers: SyncSender<Answer>) -> Self {
         Self { questions, answers, layouts: FxHashMap::default(), places: FxHashMap::default() }
     }
 
