@@ -22,6 +22,9 @@ const STOP: Duration = Duration::from_secs(20);
 /// What a span may take to reach the file, which is flushed each second.
 const SPANS: Duration = Duration::from_secs(15);
 
+/// The setting of that name.
+const TLS: &str = "REMORA_TLS";
+
 /// How an agent is to be started.
 pub struct Builder {
     command: Command,
@@ -64,6 +67,8 @@ impl Builder {
         let folder = TempDir::new()?;
         let mut command = command();
         command.arg("run");
+        // The kernel takes some 0.1 s for each hook of a library when it is let go of, and the next agent waits for that.
+        command.env(TLS, "false");
         Ok(Self { command, folder, listen: "127.0.0.1:0".to_owned(), spans_file: true })
     }
 
@@ -96,6 +101,13 @@ impl Builder {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// It sees what is under TLS, as it does by default.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.command.env_remove(TLS);
         self
     }
 
@@ -139,6 +151,11 @@ impl Agent {
     /// An agent that looks at one server port.
     pub fn on(port: u16) -> Result<Self> {
         Builder::new()?.port(port).start()
+    }
+
+    /// The same, which sees what is under TLS as well.
+    pub fn with_tls_on(port: u16) -> Result<Self> {
+        Builder::new()?.tls().port(port).start()
     }
 
     #[must_use]

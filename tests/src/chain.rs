@@ -62,7 +62,7 @@ impl Chain {
 
 /// An agent of the server's host: it sees that server alone.
 pub fn agent(server: &Server, propagate: &[&str]) -> Result<Agent> {
-    Builder::new()?.args(propagate).args(&["--pid", &server.pid.to_string()]).start()
+    Builder::new()?.tls().args(propagate).args(&["--pid", &server.pid.to_string()]).start()
 }
 
 #[must_use]

@@ -104,7 +104,7 @@ fn killed_under_load_with_tls() -> Result<()> {
             }
             // The kernel takes its time with the hooks of agents that ended before.
             untouched(python)?;
-            let agent = Agent::on(service.port())?;
+            let agent = Agent::with_tls_on(service.port())?;
             agent.wait_for_spans(200)?;
             ensure!(changed(python, "libssl")? > 0, "the agent has hooked it");
             agent.kill()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Agent;
@@ -11,7 +11,7 @@ use tests::nginx::Nginx;
 use tests::process::Process;
 use tests::span::{CLIENT, SERVER, Span, of_kind};
 use tests::tls::{self, Credentials};
-use tests::{env, needs};
+use tests::{env, needs, wait};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Octets of the largest file.
@@ -165,9 +165,18 @@ fn every_stream_over_tls() -> Result<()> {
     for (client, language) in [(Language::Node, Language::Go), (Language::Go, Language::Node)] {
         for streams in [1, 20] {
             let server = Server::of_with(language, Some(Credentials::new()?))?;
-            let agent = Agent::on(server.port)?;
+            let agent = Agent::with_tls_on(server.port)?;
+            // Its executable is hooked when it has run once.
+            call(client, &server, 1, 1, 0)?.succeed(DEADLINE)?;
+            std::thread::sleep(Duration::from_secs(1));
+            let from = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
             call(client, &server, COUNT, streams, 0)?.succeed(DEADLINE)?;
-            let spans = agent.stop_after(2 * COUNT)?;
+            let counted = |spans: Vec<Span>| -> Vec<Span> {
+                spans.into_iter().filter(|span| u128::from(span.start) >= from).collect()
+            };
+            let all = || Ok((counted(agent.spans()?).len() >= 2 * COUNT).then_some(()));
+            wait::until(DEADLINE, "all spans are there", all)?;
+            let spans = counted(agent.stop()?.spans);
             let check = || -> Result<()> {
                 same(&spans, CLIENT, (0..COUNT).map(told).collect())?;
                 same(&spans, SERVER, (0..COUNT).map(told).collect())?;

@@ -49,7 +49,9 @@ fn start(servers: &[&'static str], credentials: &Credentials) -> Result<Services
 
 /// An agent that looks at all of them.
 fn agent(services: &Services) -> Result<Agent> {
-    let ports = services.iter().fold(Builder::new(), |builder, (_, service)| Ok(builder?.port(service.port())));
+    let ports = services
+        .iter()
+        .fold(Builder::new().map(Builder::tls), |builder, (_, service)| Ok(builder?.port(service.port())));
     ports?.start()
 }
 

@@ -182,6 +182,11 @@ pub fn exporting(sink: &Sink, port: u16, sampler: Option<&str>) -> Result<Agent>
     .start()
 }
 
+/// The same, which sees what is under TLS.
+pub fn exporting_tls(sink: &Sink, port: u16) -> Result<Agent> {
+    Builder::new()?.tls().no_spans_file().port(port).env("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.endpoint()).start()
+}
+
 /// h2load with keep-alive connections, each at a steady rate.
 fn paced(url: &str, clients: u32, rate: u32, seconds: u32) -> Result<Child> {
     let program = env::which("h2load").context("h2load is not installed: cargo xtask setup --tests")?;

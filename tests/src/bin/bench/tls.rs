@@ -6,7 +6,7 @@ use tests::tls::Credentials;
 
 use crate::calls::STATISTICS;
 use crate::report::{Report, median};
-use crate::throughput::{Nginx, Sink, exporting, wrk};
+use crate::throughput::{Nginx, Sink, exporting_tls, wrk};
 
 /// nginx by OpenSSL with a small file, and a server of Go; the client, wrk, by OpenSSL too.
 pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
@@ -20,7 +20,7 @@ pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
         let (mut ratios, mut offs, mut covered, mut dropped) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
         for _ in 0..rounds {
             let (off, _) = wrk(&url, seconds)?;
-            let agent = exporting(&sink, port, None)?;
+            let agent = exporting_tls(&sink, port)?;
             let (on, requests) = wrk(&url, seconds)?;
             std::thread::sleep(std::time::Duration::from_millis(300));
             let metrics = agent.metrics()?;
@@ -45,7 +45,7 @@ pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
 
 /// The kernel's own count of what the programs take.
 fn calls(report: &mut Report, urls: [&str; 2], seconds: u32) -> Result<()> {
-    let agent = tests::agent::Builder::new()?.no_spans_file().start()?;
+    let agent = tests::agent::Builder::new()?.tls().no_spans_file().start()?;
     let before = std::fs::read_to_string(STATISTICS)?;
     std::fs::write(STATISTICS, "1")?;
     let loads = urls.map(|url| wrk(url, seconds));
