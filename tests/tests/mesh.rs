@@ -91,7 +91,7 @@ fn traces_are_whole() -> Result<()> {
         for level in &levels {
             let (routes, bar): (&[Route], f64) = match level.concurrency {
                 ..=1 => (&Route::ALL, 99.0),
-                ..=10 => (&Route::ALL, WHOLE_TO_10),
+                2..=10 => (&Route::ALL, WHOLE_TO_10),
                 _ => (&ORDERLY, WHOLE_BUSY),
             };
             let report = run.report_of(&level.tag(), routes);
