@@ -156,8 +156,7 @@ pub(super) struct Settings {
     /// sockets or calls [default: auto]
     #[arg(long, value_name = "WHERE", value_parser = value::hooks, help_heading = "Advanced")]
     pub(super) hooks: Option<Hooks>,
-    /// See what is under TLS, at the functions of OpenSSL, BoringSSL, GnuTLS, Go and rustls; calls of these cost 1 to 3 µs
-    /// more then [default: true]
+    /// See what is under TLS, at the functions of OpenSSL, BoringSSL, GnuTLS, Go and rustls [default: true]
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         value_parser = value::boolean, action = ArgAction::Set, help_heading = "Advanced"
