@@ -51,7 +51,8 @@ counters! {
     SocketsRefused = "sockets_refused", false;
     /// Calls into TLS libraries that moved plaintext of a connection that is not known.
     TlsUnattributed = "tls_unattributed", true;
-    /// Calls into TLS libraries that returned without having been seen to begin; what they moved is a gap.
+    /// Calls into TLS libraries that were not seen to begin, mostly since they began before the hooks were there: what they
+    /// moved is not seen.
     TlsCallLost = "tls_call_lost", true;
     /// TLS sessions that seemed to use two sockets, and are left alone.
     TlsAmbiguous = "tls_ambiguous", true;

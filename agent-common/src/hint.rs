@@ -42,8 +42,8 @@ pub const fn slot(conn: u64) -> u32 {
 pub struct Reader {
     /// Not 0 while the reader waits for a wake-up; 0 while it looks by itself every few milliseconds.
     pub waiting: u32,
-    /// Not 0 once the agent stops: no record from then on, from whichever hook. Taking the hooks away takes a while for
-    /// each, and in between one end of an exchange would be seen without the other.
+    /// Not 0 once the agent stops: no record and no context from then on, from whichever hook. Taking the hooks away takes
+    /// a while for each, and in between one end of an exchange would be seen without the other.
     pub stopped: u32,
     /// Bits of [`rare`]: the kernel side has seen such a call on a TCP socket and could not see all of it.
     pub seen: u32,

@@ -118,6 +118,8 @@ pub struct Setup {
     /// A new trace is sampled when its randomness, 56 bits, is not below this; in two halves.
     pub sample_from_high: u32,
     pub sample_from_low: u32,
+    /// Not 0: TLS is told from what is refused, since functions of its libraries may show what is under it.
+    pub tls: u32,
 }
 
 /// How contexts are sent.

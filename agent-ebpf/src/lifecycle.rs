@@ -328,7 +328,7 @@ pub fn executed(ctx: &TracePointContext) {
     let _ = PROCESSES.remove(&record.tgid);
     let _ = GO.remove(&record.tgid);
     // At once: what it runs may have to be hooked before it speaks.
-    emit_lifecycle(&record, true);
+    emit_lifecycle(&record, given!(SETUP.tls) != 0);
 }
 
 /// `sched:sched_process_exit`, for each thread: the process has ended with its first thread as good as always.

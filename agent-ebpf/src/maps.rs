@@ -71,6 +71,7 @@ pub static SETUP: Setup = Setup {
     parent_based: 0,
     sample_from_high: 0,
     sample_from_low: 0,
+    tls: 0,
 };
 
 /// Reads a field of [`LAYOUT`] or [`SETUP`]. The compiler must not take the value it sees for the one at load time.
@@ -286,17 +287,28 @@ pub fn count(counter: Counter) {
     }
 }
 
+/// Whether the agent has ended: its programs are there until the kernel has let go of them.
+#[inline(always)]
+pub fn has_stopped() -> bool {
+    READER.get(0).is_some_and(is_stopped)
+}
+
+#[inline(always)]
+fn is_stopped(reader: &Reader) -> bool {
+    // SAFETY: the slot is in a mapped array; user space may write it at any time, so it is read once.
+    unsafe { (&raw const reader.stopped).read_volatile() != 0 }
+}
+
 /// The flags of a record, `None` when user space wants none any more. A wake-up only when it waits for one: under load
 /// it looks by itself, and a wake-up per record would cost more than the record.
 #[inline(always)]
 fn wake() -> Option<u64> {
     let reader = READER.get(0)?;
-    // SAFETY: the slot is in a mapped array; user space may write it at any time, so each field is read once.
-    let (waiting, stopped) =
-        unsafe { ((&raw const reader.waiting).read_volatile(), (&raw const reader.stopped).read_volatile()) };
-    if stopped != 0 {
+    if is_stopped(reader) {
         return None;
     }
+    // SAFETY: as in `is_stopped`.
+    let waiting = unsafe { (&raw const reader.waiting).read_volatile() };
     Some(if waiting != 0 { u64::from(BPF_RB_FORCE_WAKEUP) } else { u64::from(BPF_RB_NO_WAKEUP) })
 }
 

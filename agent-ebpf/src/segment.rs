@@ -266,7 +266,7 @@ fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -
     if read.is_none() {
         return false;
     }
-    if socket.tls == 0 && is_tls_record(octets) && available >= 3 {
+    if given!(SETUP.tls) != 0 && socket.tls == 0 && is_tls_record(octets) && available >= 3 {
         // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen.
         (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
         return false;

@@ -173,6 +173,7 @@ fn options(config: &Config) -> Options {
     Options {
         segment_ring: config.segment_ring,
         hooks: config.hooks,
+        tls: config.tls,
         choose_processes: !(selection.exe.is_empty() && selection.pids.is_empty() && selection.exclude_exe.is_empty()),
         keep_ports: selection.ports.clone(),
         leave_ports: selection.exclude_ports.clone(),

@@ -26,7 +26,9 @@ use self::client::{Client, Extent};
 use self::head::Carries;
 use self::serving::{Run, Who};
 use crate::call;
-use crate::maps::{CLIENTS, PROCESSES, Scratch, TOLD, claim_scratch, count, emit_context, give_back, given, scratch};
+use crate::maps::{
+    CLIENTS, PROCESSES, Scratch, TOLD, claim_scratch, count, emit_context, give_back, given, has_stopped, scratch,
+};
 use crate::segment::{self, Payload};
 use crate::socket::{self, Socket, verdict};
 
@@ -162,16 +164,7 @@ pub fn sending(fd: u64, payload: Payload, len: u64) {
     if socket.verdict == verdict::REFUSED {
         return;
     }
-    let Some(octets) = segment::first_octets(payload, len) else { return };
-    if !segment::is_request_line(octets) {
-        return;
-    }
-    let Some(client) = CLIENTS.get_ptr_mut(&sk) else {
-        if socket.role != role::ACCEPTED {
-            count(Counter::ContextOldConnection);
-        }
-        return;
-    };
+    let Some(client) = asked(sk, socket, payload, len) else { return };
     if socket.verdict == verdict::UNDECIDED {
         let Some(ends) = socket::ends(sk) else { return };
         if !socket::ports_allow(&ends, socket.role) {
@@ -179,14 +172,26 @@ pub fn sending(fd: u64, payload: Payload, len: u64) {
         }
     }
     let Some(seq) = socket::sent(sk) else { return };
-    // SAFETY: a value of the map.
-    let client = unsafe { &mut *client };
     if client.is_at(seq) {
         // A call that could not send before tries again.
         return;
     }
     let Some(scratch) = scratch() else { return };
     decide(client, &Beginning { payload, len, thread, seq, position: seq, habits, scratch });
+}
+
+/// What is known of a connection on which octets are to be sent that begin like a request.
+#[inline(always)]
+fn asked(sk: u64, socket: &Socket, payload: Payload, len: u64) -> Option<&'static mut Client> {
+    if !segment::is_request_line(segment::first_octets(payload, len)?) {
+        return None;
+    }
+    let client = CLIENTS.get_ptr_mut(&sk);
+    if client.is_none() && socket.role != role::ACCEPTED {
+        count(Counter::ContextOldConnection);
+    }
+    // SAFETY: a value of the map, which stays writable while the program runs.
+    client.map(|client| unsafe { &mut *client })
 }
 
 /// A thread is about to give plaintext to a TLS session, whose records go out from the next position of the socket on. When
@@ -199,19 +204,8 @@ pub fn sending_plaintext(sk: u64, socket: &Socket, thread: u64, payload: Payload
     let Some(habits) = selected((thread >> 32) as u32) else { return };
     let Some((at, len)) = segment::first_part(payload, len) else { return };
     let payload = Payload::Flat { at };
-    let Some(octets) = segment::first_octets(payload, len) else { return };
-    if !segment::is_request_line(octets) {
-        return;
-    }
-    let Some(client) = CLIENTS.get_ptr_mut(&sk) else {
-        if socket.role != role::ACCEPTED {
-            count(Counter::ContextOldConnection);
-        }
-        return;
-    };
+    let Some(client) = asked(sk, socket, payload, len) else { return };
     let Some(seq) = socket::sent(sk) else { return };
-    // SAFETY: a value of the map.
-    let client = unsafe { &mut *client };
     if !client.is_at(seq) {
         let position = socket.plain[0];
         let Some(scratch) = claim_scratch() else { return };
@@ -220,10 +214,10 @@ pub fn sending_plaintext(sk: u64, socket: &Socket, thread: u64, payload: Payload
     }
 }
 
-/// The habits of a process that is selected, as far as is known.
+/// The habits of a process that is selected, as far as is known, while there is an agent.
 #[inline(always)]
 fn selected(tgid: u32) -> Option<u8> {
-    if tgid == given!(SETUP.agent) {
+    if tgid == given!(SETUP.agent) || has_stopped() {
         return None;
     }
     // SAFETY: values are single octets.

@@ -45,6 +45,17 @@ pub struct Slot {
     full: u32,
 }
 
+impl Slot {
+    /// Tells user space of the trace of the request at `seq`, when it was decided.
+    #[inline(always)]
+    fn tell(&self, run: &Run, seq: u32) {
+        if self.trace.decided != 0 {
+            let (trace_id, span_id, sampled) = (self.trace.id, self.span_id, self.trace.sampled);
+            super::tell(run, seq, 0, Context { trace_id, span_id, by: by::OPTION, sampled, ..Context::default() });
+        }
+    }
+}
+
 impl Told {
     const NONE: Self = Self {
         slots: [Slot { trace: Trace::UNDECIDED, span_id: [0; 8], seq: 0, full: 0 }; SLOTS],
@@ -234,17 +245,8 @@ pub fn received_by_tls(run: &Run, trace: &mut Trace) -> bool {
         return number > 0;
     }
     let slot = &told.slots[only & (SLOTS - 1)];
-    if slot.trace.decided != 0 {
-        let context = Context {
-            trace_id: slot.trace.id,
-            span_id: slot.span_id,
-            by: by::OPTION,
-            sampled: slot.trace.sampled,
-            ..Context::default()
-        };
-        super::tell(run, run.seq, 0, context);
-        *trace = slot.trace;
-    }
+    slot.tell(run, run.seq);
+    *trace = slot.trace;
     true
 }
 
@@ -261,16 +263,7 @@ pub fn received(run: &Run, trace: &mut Trace) -> bool {
         if slot.full == 0 || !holds((run.seq, run.seq.wrapping_add(run.len)), slot.seq) {
             continue;
         }
-        if slot.trace.decided != 0 {
-            let context = Context {
-                trace_id: slot.trace.id,
-                span_id: slot.span_id,
-                by: by::OPTION,
-                sampled: slot.trace.sampled,
-                ..Context::default()
-            };
-            super::tell(run, slot.seq, 0, context);
-        }
+        slot.tell(run, slot.seq);
         if slot.seq == run.seq {
             *trace = slot.trace;
             found = true;

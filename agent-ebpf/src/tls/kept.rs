@@ -31,7 +31,9 @@ pub fn keep(id: &SessionId, plaintext: &Plaintext) {
         let kept = unsafe { &mut *kept };
         if kept.session == id.address && kept.len != 0 {
             if kept.captured == kept.len {
-                kept.captured += segment::copy_first(payload, (&raw mut kept.payload).cast(), kept.captured, len);
+                let room = (TLS_KEPT as u32).saturating_sub(kept.captured);
+                let n = if len < room { len } else { room };
+                kept.captured += segment::copy_first(payload, (&raw mut kept.payload).cast(), kept.captured, n);
             }
             kept.len = kept.len.saturating_add(len);
             return;

@@ -125,7 +125,8 @@ pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
         function::RUSTLS_WRITE => chunks(buffer),
         _ => (buffer, len, 0),
     };
-    if context::is_on()
+    if !GO
+        && context::is_on()
         && role == Role::Moves(Direction::Egress)
         && let Some((sk, socket)) = session::socket(&id)
     {
@@ -208,7 +209,12 @@ pub fn returned<const GO: bool, C: EbpfContext>(ctx: &C) {
 /// What came of a call: fills in `plaintext` where it moved some of a connection that is known.
 #[inline(never)]
 fn outcome(caller: &Caller, function: u64, result: u64, plaintext: &mut Plaintext) {
-    let Some(calling) = TLS_CALLS.get_ptr(caller) else { return };
+    let Some(calling) = TLS_CALLS.get_ptr(caller) else {
+        if result as i32 > 0 && matches!(role(function), Some(Role::Moves(_))) {
+            count(Counter::TlsCallLost);
+        }
+        return;
+    };
     // SAFETY: a value of the map; only this caller changes it.
     let calling = unsafe { *calling };
     if u64::from(calling.function) != function {

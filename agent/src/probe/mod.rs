@@ -38,6 +38,8 @@ pub struct Options {
     pub choose_processes: bool,
     pub keep_ports: Vec<u16>,
     pub leave_ports: Vec<u16>,
+    /// TLS libraries are looked for.
+    pub tls: bool,
     /// Contexts of requests are decided and sent.
     pub propagate: Option<Propagation>,
 }
@@ -182,6 +184,7 @@ fn load(layout: &Layout, options: &Options, agent: u32, at_sockets: bool) -> any
         keep_ports: (!options.keep_ports.is_empty()).into(),
         leave_ports: (!options.leave_ports.is_empty()).into(),
         at_sockets: at_sockets.into(),
+        tls: options.tls.into(),
         ..options.propagate.map(Propagation::setup).unwrap_or_default()
     };
     let layout = sys::LayoutGlobal(*layout);
