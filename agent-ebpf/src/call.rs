@@ -7,7 +7,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, b
 use aya_ebpf::programs::TracePointContext;
 
 use crate::maps::ENTERED;
-use crate::segment::Payload;
+use crate::payload::Payload;
 
 /// When a thread entered the sending call it is in.
 #[repr(C)]

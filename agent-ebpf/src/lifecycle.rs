@@ -13,8 +13,8 @@ use aya_ebpf::programs::TracePointContext;
 use crate::call::{self, Call};
 use crate::context;
 use crate::coroutine;
+use crate::judge::First;
 use crate::maps::{GO, PROCESSES, SOCKETS, count, emit_lifecycle, given};
-use crate::segment::First;
 use crate::socket::{self, AF_INET, AF_INET6, Ends, Socket, kernel, verdict};
 
 /// States of a TCP socket (include/net/tcp_states.h).

@@ -2,6 +2,8 @@
 //!
 //! - `call`: the arguments of the system call that is ending;
 //! - `socket`: from a descriptor to the socket behind it, and what is known of that socket;
+//! - `judge`: whether a socket is followed, by its first octets;
+//! - `payload`: where a call's octets lie, and how they are copied;
 //! - `segment`: the octets a call moved, into the ring of segments;
 //! - `sock`: the hooks at the sockets themselves;
 //! - `tls`: plaintext at the functions of TLS libraries;
@@ -22,8 +24,10 @@
 mod call;
 mod context;
 mod coroutine;
+mod judge;
 mod lifecycle;
 mod maps;
+mod payload;
 mod segment;
 mod sock;
 mod socket;
@@ -36,7 +40,7 @@ use aya_ebpf::programs::{
 };
 
 use crate::call::{Call, Exit};
-use crate::segment::Payload;
+use crate::payload::Payload;
 
 /// Declares the entry hook of a call that sends, with its payload and that one's length where it may begin a request
 /// whose context is decided.

@@ -17,7 +17,7 @@ use crate::context::head::Scan;
 use crate::context::option::Told;
 use crate::context::serving::{Load, Request};
 use crate::context::state::State;
-use crate::segment::Gather;
+use crate::payload::Gather;
 use crate::socket::Socket;
 use crate::tls::{Caller, Calling, Kept, Session, SessionId, Thread};
 

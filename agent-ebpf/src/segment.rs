@@ -5,13 +5,12 @@
 
 use agent_common::counter::Counter;
 use agent_common::hint;
-use agent_common::http2::{self, FrameHead};
 use agent_common::ids::Direction;
 use agent_common::layout::PROCESS_IGNORE;
-use agent_common::limits::{CAPTURE, IOVECS, LEAN_CAPTURE, MESSAGES, SCANNED, TAIL, TLS_KEPT};
+use agent_common::limits::{CAPTURE, LEAN_CAPTURE, MESSAGES};
 use agent_common::record::segment as kind;
 use agent_common::record::{SegmentHead, segment};
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel, bpf_probe_read_user};
+use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 use aya_ebpf::programs::TracePointContext;
 
 use crate::call::{self, Call, Exit};
@@ -19,38 +18,18 @@ use crate::context;
 use crate::context::client::Put;
 use crate::context::serving::Run;
 use crate::coroutine;
+use crate::judge::{First, decide};
 use crate::lifecycle;
-use crate::maps::{
-    HINTS, PROCESSES, SOCKETS, Scratch, claim_scratch, count, emit_segment, give_back, given, scratch, scratch_of, slot,
-};
+use crate::maps::{HINTS, PROCESSES, SOCKETS, Scratch, claim_scratch, count, emit_segment, give_back, given, scratch};
+use crate::payload::{Payload, bounded, flat, vectors};
 use crate::socket::{self, Socket, verdict};
 use crate::tls;
-
-/// Where a call's payload lies in user memory.
-#[derive(Clone, Copy)]
-pub enum Payload {
-    /// One buffer.
-    Flat { at: u64 },
-    /// `count` of `struct iovec`.
-    Vectors { at: u64, count: u64 },
-    /// Not in user memory (`sendfile`, `splice`), or thrown away.
-    Unseen,
-}
 
 /// `struct mmsghdr` (include/linux/socket.h): a `user_msghdr` of 56 octets and `msg_len`.
 const MMSGHDR_SIZE: u64 = 64;
 const MMSGHDR_LEN: u64 = 56;
 
 const HEAD: usize = size_of::<SegmentHead>();
-const HEAD_OF_FRAME: u64 = http2::HEAD as u64;
-
-/// The transfer that made a socket interesting.
-#[derive(Clone, Copy)]
-pub struct First {
-    pub direction: Direction,
-    /// Octets that the call moved, from this transfer on; also those that were put into them.
-    pub len: u32,
-}
 
 /// A call's transfer on a socket that is followed.
 #[derive(Clone, Copy)]
@@ -244,139 +223,6 @@ fn position(sk: u64, socket: &Socket, direction: Direction) -> Option<u32> {
     }
 }
 
-/// Looks at a socket's first octets. Whether it is taken; a refusal is remembered.
-#[inline(always)]
-fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &First) -> bool {
-    let Some((at, available)) = first_part(payload, len.into()) else { return false };
-    judge(sk, socket, at, available, first)
-}
-
-/// The same for the first octets of a transfer where they lie, of which there are `available`. A function of its own: the
-/// compiler would leave arguments undefined for a payload that is not in user memory, which the verifier refuses.
-#[inline(never)]
-fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -> bool {
-    let mut octets = [0_u8; 4];
-    let read = match available {
-        0 => return false,
-        1 => call::user::<[u8; 1]>(at).map(|[a]| octets[0] = a),
-        2 => call::user::<[u8; 2]>(at).map(|[a, b]| octets = [a, b, 0, 0]),
-        3 => call::user::<[u8; 3]>(at).map(|[a, b, c]| octets = [a, b, c, 0]),
-        _ => call::user::<[u8; 4]>(at).map(|four| octets = four),
-    };
-    if read.is_none() {
-        return false;
-    }
-    if given!(SETUP.tls) != 0 && socket.tls == 0 && is_tls_record(octets) && available >= 3 {
-        // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen.
-        (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
-        return false;
-    }
-    // Payloads of 64 KiB and more are not in use, so an HTTP/2 frame begins with 0.
-    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, socket.fresh != 0);
-    if socket.fresh != 0 {
-        // A server of HTTP/2 may write before its client does.
-        if frame || begins_like_http(octets) {
-            return lifecycle::take(sk, socket, first);
-        }
-        socket.verdict = verdict::REFUSED;
-        count(Counter::SocketsRefused);
-        return false;
-    }
-    // In the middle of a connection only a start line or a frame says anything, and it may come at any time.
-    available >= 4 && (frame || is_start_line(octets)) && lifecycle::take(sk, socket, first)
-}
-
-/// Whether the octets at `at` are the head of a frame of HTTP/2 that may begin a connection, or else a call. A function of
-/// its own, so that its frame adds to no chain of calls.
-#[inline(never)]
-fn begins_like_frame(at: u64, connection: bool) -> bool {
-    let Some(frame) = call::user(at).map(FrameHead::parse) else { return false };
-    if connection { frame.begins_connection() } else { frame.begins_call() }
-}
-
-/// Whether these are the first octets of a TLS record of a type and a version in use (RFC 8446, section 5.1).
-#[inline(always)]
-fn is_tls_record(octets: [u8; 4]) -> bool {
-    matches!(octets[0], 20..=23) && octets[1] == 3 && octets[2] <= 4
-}
-
-/// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY` and HTTP/2's `PRI` do, or the
-/// empty line that RFC 9112, section 2.2, lets a client send before. User space has the last word.
-#[inline(always)]
-fn begins_like_http(octets: [u8; 4]) -> bool {
-    let letter = |octet: u8| octet.is_ascii_uppercase() || octet == b'-' || octet == 0;
-    match octets[0] {
-        b'\r' | b'\n' => true,
-        first => first.is_ascii_uppercase() && letter(octets[1]) && letter(octets[2]),
-    }
-}
-
-/// Whether these are the first octets of a start line with a method that is in use (IANA's registry), or of a response.
-#[inline(always)]
-fn is_start_line(octets: [u8; 4]) -> bool {
-    matches!(
-        &octets,
-        b"GET "
-            | b"POST"
-            | b"HTTP"
-            | b"PUT "
-            | b"HEAD"
-            | b"DELE"
-            | b"OPTI"
-            | b"PATC"
-            | b"CONN"
-            | b"TRAC"
-            | b"QUER"
-            | b"PROP"
-            | b"MKCO"
-            | b"MKCA"
-            | b"COPY"
-            | b"MOVE"
-            | b"LOCK"
-            | b"UNLO"
-            | b"REPO"
-            | b"SEAR"
-            | b"NOTI"
-            | b"SUBS"
-    )
-}
-
-/// Whether these are the first octets of a request.
-#[inline(always)]
-pub fn is_request_line(octets: [u8; 4]) -> bool {
-    octets != *b"HTTP" && is_start_line(octets)
-}
-
-/// The first four octets that a call is to send; `len` is that of a single buffer.
-#[inline(always)]
-pub fn first_octets(payload: Payload, len: u64) -> Option<[u8; 4]> {
-    let (at, available) = match payload {
-        Payload::Flat { at } => (at, len),
-        Payload::Vectors { at, .. } => {
-            let [base, size] = call::user::<[u64; 2]>(at)?;
-            (base, size)
-        }
-        Payload::Unseen => return None,
-    };
-    if available < 4 {
-        return None;
-    }
-    call::user(at)
-}
-
-/// Copies the first octets that a call is to send into the scratch space, as many as are looked at; how many.
-#[inline(always)]
-pub fn peek(scratch: *mut Scratch, payload: Payload, len: u64) -> u32 {
-    match payload {
-        Payload::Flat { at } => {
-            let n = if len < u64::from(SCANNED) { len } else { u64::from(SCANNED) };
-            if copy(scratch, 0, at, n) { n as u32 } else { 0 }
-        }
-        Payload::Vectors { at, count } => gather(scratch, at, count, SCANNED, SCANNED) as u32 & 0x1_ffff,
-        Payload::Unseen => 0,
-    }
-}
-
 /// Plaintext that a call into a TLS library moved.
 pub struct Plaintext {
     pub sk: u64,
@@ -453,55 +299,6 @@ pub fn kept(sk: u64, socket: &mut Socket, thread: u64, at: u64, payload: u64, ca
     // SAFETY: `captured` is less than the payload's size.
     unsafe { bpf_probe_read_kernel((&raw mut (*scratch).payload).cast(), captured, payload as *const _) };
     emit_segment(scratch, HEAD as u64 + u64::from(captured));
-}
-
-/// Whether a payload may begin a request, or a connection of HTTP/2.
-#[inline(always)]
-pub fn begins_like_request(payload: Payload, len: u32) -> bool {
-    let Some((at, available)) = first_part(payload, len.into()) else { return false };
-    if available < 4 {
-        return false;
-    }
-    let Some(octets) = call::user::<[u8; 4]>(at) else { return false };
-    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, false);
-    frame || begins_like_http(octets)
-}
-
-/// Copies up to `n` octets of a payload's first part to `to`, from `offset` there on, which has room for twice [`TLS_KEPT`]; how
-/// many.
-#[inline(always)]
-pub fn copy_first(payload: Payload, to: *mut u8, offset: u32, n: u32) -> u32 {
-    let Some((at, available)) = first_part(payload, n.into()) else { return 0 };
-    let n = if available < u64::from(n) { available } else { u64::from(n) };
-    let (Some(n), Some(offset)) = (bounded(n), bounded(offset.into())) else { return 0 };
-    // SAFETY: both are at most `TLS_KEPT`, and the caller gives room for twice that; the helper checks the source.
-    if unsafe { bpf_probe_read_user(to.add(offset as usize).cast(), n, at as *const core::ffi::c_void) } == 0 {
-        n
-    } else {
-        0
-    }
-}
-
-/// So many octets as are kept at most, or `None`. What the compiler knows of the number it would not check again, and the
-/// verifier may have forgotten it.
-#[inline(always)]
-fn bounded(mut n: u64) -> Option<u32> {
-    // SAFETY: nothing is done.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) n) };
-    (n <= TLS_KEPT as u64).then_some(n as u32)
-}
-
-/// Where a payload of `len` octets begins, and how many of them are there in one piece.
-#[inline(always)]
-pub fn first_part(payload: Payload, len: u64) -> Option<(u64, u64)> {
-    match payload {
-        Payload::Flat { at } => Some((at, len)),
-        Payload::Vectors { at, .. } => {
-            let [base, size] = call::user::<[u64; 2]>(at)?;
-            Some((base, if size < len { size } else { len }))
-        }
-        Payload::Unseen => None,
-    }
 }
 
 /// Writes the record of `len` octets that begin at `seq`, unless user space said it needs none.
@@ -650,115 +447,4 @@ fn entry_time(thread: u64) -> u64 {
             call::now()
         }
     }
-}
-
-/// Copies `n` octets of user memory to `offset` in the scratch payload; whether that worked.
-#[inline(always)]
-fn copy(scratch: *mut Scratch, mut offset: u64, at: u64, mut n: u64) -> bool {
-    // What the compiler knows of both it would not check again, and the verifier may have forgotten it.
-    // SAFETY: nothing is done.
-    unsafe { core::arch::asm!("{0} = {0}", "{1} = {1}", inout(reg) n, inout(reg) offset) };
-    if n > CAPTURE as u64 || offset > CAPTURE as u64 {
-        return false;
-    }
-    // SAFETY: `offset` and `n` are at most `CAPTURE` each, and the payload has twice that.
-    unsafe {
-        let to = (&raw mut (*scratch).payload).cast::<u8>().add(offset as usize);
-        bpf_probe_read_user(to.cast(), n as u32, at as *const core::ffi::c_void) == 0
-    }
-}
-
-/// Copies one buffer: the first `wanted` of its `len` octets and, where these are not all, its tail. Gives both
-/// lengths: captured in the low half, tail in the high one.
-#[inline(always)]
-fn flat(scratch: *mut Scratch, at: u64, len: u32, wanted: u32) -> u64 {
-    let wanted = u64::from(wanted);
-    if wanted == 0 || wanted > CAPTURE as u64 || !copy(scratch, 0, at, wanted) {
-        count(Counter::PayloadFault);
-        return 0;
-    }
-    if u64::from(len) < wanted + TAIL as u64 {
-        return wanted;
-    }
-    if copy(scratch, wanted, at.wrapping_add(u64::from(len)) - TAIL as u64, TAIL as u64) {
-        return wanted | (TAIL as u64) << 32;
-    }
-    wanted
-}
-
-/// How far the copying of a vector of buffers has come. It lives in the scratch space, since the verifier follows each
-/// value on the stack through every turn of the loop, and does not come to an end then.
-#[repr(C)]
-pub struct Gather {
-    at: u64,
-    len: u64,
-    wanted: u64,
-    /// Octets of the buffers looked at so far.
-    passed: u64,
-    captured: u64,
-    tail: u64,
-}
-
-/// The same for a vector of buffers.
-#[inline(always)]
-fn vectors(scratch: *mut Scratch, at: u64, number: u64, len: u32, wanted: u32) -> u64 {
-    let packed = gather(scratch, at, number, len, wanted);
-    // SAFETY: a value of the map, this CPU's own.
-    let gather = unsafe { &(*scratch).gather };
-    if gather.passed < gather.len {
-        count(Counter::VectorsCut);
-    }
-    packed
-}
-
-/// The same, without counting what is not there.
-#[inline(always)]
-fn gather(scratch: *mut Scratch, at: u64, number: u64, len: u32, wanted: u32) -> u64 {
-    // SAFETY: a value of the map, this CPU's own.
-    let gather = unsafe { &mut (*scratch).gather };
-    *gather = Gather { at, len: len.into(), wanted: wanted.into(), passed: 0, captured: 0, tail: 0 };
-    let number = if number < u64::from(IOVECS) { number as u32 } else { IOVECS };
-    // A loop that the verifier goes through once: unrolled, it has more states than it will look at.
-    let mut slot = slot(scratch);
-    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
-    unsafe { bpf_loop(number, gather_one as *mut core::ffi::c_void, (&raw mut slot).cast(), 0) };
-    gather.captured | gather.tail << 32
-}
-
-/// One buffer of the vector; 1 ends the loop.
-#[inline(never)]
-extern "C" fn gather_one(index: u32, context: *mut core::ffi::c_void) -> i64 {
-    let Some(scratch) = scratch_of(context) else { return 1 };
-    // SAFETY: a value of the map, this CPU's own.
-    let gather = unsafe { &mut (*scratch).gather };
-    let Some([base, size]) = call::user::<[u64; 2]>(gather.at.wrapping_add(u64::from(index) * 16)) else {
-        count(Counter::PayloadFault);
-        return 1;
-    };
-    let left = gather.len - gather.passed;
-    let size = if size < left { size } else { left };
-    // Captured octets are always the first ones: nothing more is taken after a buffer that was cut.
-    let captured = gather.captured;
-    if captured == gather.passed && captured < gather.wanted {
-        let room = gather.wanted - captured;
-        let n = if size < room { size } else { room };
-        if n > 0 && n <= CAPTURE as u64 && captured <= CAPTURE as u64 {
-            if !copy(scratch, captured, base, n) {
-                count(Counter::PayloadFault);
-                return 1;
-            }
-            gather.captured = captured + n;
-        }
-    }
-    gather.passed += size;
-    if gather.passed < gather.len {
-        return 0;
-    }
-    let captured = gather.captured;
-    let missing = gather.len - captured;
-    let enough = size >= TAIL as u64 && missing >= TAIL as u64 && captured <= CAPTURE as u64;
-    if enough && copy(scratch, captured, base.wrapping_add(size) - TAIL as u64, TAIL as u64) {
-        gather.tail = TAIL as u64;
-    }
-    1
 }

@@ -10,7 +10,8 @@ use aya_ebpf::programs::RawTracePointContext;
 
 use crate::call::{self, Call, Exit};
 use crate::maps::{given, has_hook};
-use crate::segment::{self, Payload};
+use crate::payload::Payload;
+use crate::segment;
 
 /// Numbers of system calls (arch/x86/entry/syscalls/syscall_64.tbl).
 mod number {

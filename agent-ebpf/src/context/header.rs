@@ -15,8 +15,8 @@ use aya_ebpf::programs::SkMsgContext;
 
 use super::client::Client;
 use super::state;
+use crate::judge;
 use crate::maps::{CLIENTS, count, given};
-use crate::segment;
 use crate::socket::{self, kernel};
 
 /// The message is sent on.
@@ -85,7 +85,7 @@ fn is_head(ctx: &SkMsgContext, len: u32) -> bool {
         return false;
     }
     // SAFETY: within the bounds that were looked at.
-    if !segment::is_request_line(unsafe { (data as *const [u8; 4]).read() }) {
+    if !judge::is_request_line(unsafe { (data as *const [u8; 4]).read() }) {
         return false;
     }
     let last = data + ((len as usize - 4) & (2 * SCANNED as usize - 1));

@@ -26,10 +26,11 @@ use self::client::{Client, Extent};
 use self::head::Carries;
 use self::serving::{Run, Who};
 use crate::call;
+use crate::judge;
 use crate::maps::{
     CLIENTS, PROCESSES, Scratch, TOLD, claim_scratch, count, emit_context, give_back, given, has_stopped, scratch,
 };
-use crate::segment::{self, Payload};
+use crate::payload::{self, Payload};
 use crate::socket::{self, Socket, verdict};
 
 /// A trace, as it goes from request to request.
@@ -107,7 +108,7 @@ pub fn puts_fields() -> bool {
     given!(SETUP.propagate) == propagate::HEADERS
 }
 
-/// A record of kind [`segment::CONTEXT`].
+/// A record of kind [`CONTEXT`](agent_common::record::segment::CONTEXT).
 #[repr(C)]
 pub struct Record {
     head: SegmentHead,
@@ -183,7 +184,7 @@ pub fn sending(fd: u64, payload: Payload, len: u64) {
 /// What is known of a connection on which octets are to be sent that begin like a request.
 #[inline(always)]
 fn asked(sk: u64, socket: &Socket, payload: Payload, len: u64) -> Option<&'static mut Client> {
-    if !segment::is_request_line(segment::first_octets(payload, len)?) {
+    if !judge::is_request_line(payload::first_octets(payload, len)?) {
         return None;
     }
     let client = CLIENTS.get_ptr_mut(&sk);
@@ -202,7 +203,7 @@ pub fn sending_plaintext(sk: u64, socket: &Socket, thread: u64, payload: Payload
         return;
     }
     let Some(habits) = selected((thread >> 32) as u32) else { return };
-    let Some((at, len)) = segment::first_part(payload, len) else { return };
+    let Some((at, len)) = payload::first_part(payload, len) else { return };
     let payload = Payload::Flat { at };
     let Some(client) = asked(sk, socket, payload, len) else { return };
     let Some(seq) = socket::sent(sk) else { return };
@@ -244,7 +245,7 @@ struct Beginning {
 #[inline(never)]
 fn decide(client: &mut Client, request: &Beginning) {
     let &Beginning { payload, len, thread, seq, position, habits, scratch } = request;
-    let len = segment::peek(scratch, payload, len);
+    let len = payload::peek(scratch, payload, len);
     head::scan(scratch, len);
     let extent = head::extent(scratch);
     if puts_fields() {

@@ -14,8 +14,8 @@ use agent_common::record::role;
 
 use super::head::{self, Carries};
 use super::{Trace, option, state as list};
+use crate::judge;
 use crate::maps::{LOADS, REQUESTS, Scratch, add, count};
-use crate::segment;
 
 /// Octets that a call moved.
 pub struct Run {
@@ -211,7 +211,7 @@ pub fn received(run: &Run) {
         return;
     }
     let mut told = Trace::UNDECIDED;
-    let begins = run.captured >= 4 && segment::is_request_line(head::four(run.scratch, 0));
+    let begins = run.captured >= 4 && judge::is_request_line(head::four(run.scratch, 0));
     let is_told = match run.tls {
         0 => option::received(run, &mut told),
         _ => begins && option::received_by_tls(run, &mut told),

@@ -4,8 +4,10 @@
 use agent_common::counter::Counter;
 use agent_common::limits::TLS_KEPT;
 
+use crate::judge;
 use crate::maps::{TLS_KEPT as KEPT, claim_scratch, count, give_back};
-use crate::segment::{self, Payload, Plaintext};
+use crate::payload::{self, Payload};
+use crate::segment::{self, Plaintext};
 use crate::socket::Socket;
 use crate::tls::SessionId;
 
@@ -33,13 +35,13 @@ pub fn keep(id: &SessionId, plaintext: &Plaintext) {
             if kept.captured == kept.len {
                 let room = (TLS_KEPT as u32).saturating_sub(kept.captured);
                 let n = if len < room { len } else { room };
-                kept.captured += segment::copy_first(payload, (&raw mut kept.payload).cast(), kept.captured, n);
+                kept.captured += payload::copy_first(payload, (&raw mut kept.payload).cast(), kept.captured, n);
             }
             kept.len = kept.len.saturating_add(len);
             return;
         }
     }
-    if !segment::begins_like_request(payload, len) {
+    if !judge::begins_like_request(payload, len) {
         count(Counter::TlsUnattributed);
         return;
     }
@@ -48,7 +50,7 @@ pub fn keep(id: &SessionId, plaintext: &Plaintext) {
     // SAFETY: the scratch space is claimed, and its payload is large enough and aligned for this.
     let kept = unsafe {
         let place = (&raw mut (*scratch).payload).cast::<Kept>();
-        let captured = segment::copy_first(payload, (&raw mut (*place).payload).cast(), 0, n);
+        let captured = payload::copy_first(payload, (&raw mut (*place).payload).cast(), 0, n);
         (*place).session = id.address;
         (*place).at = at;
         (*place).len = len;

@@ -1,0 +1,136 @@
+//! Whether a socket is followed: what its first octets say.
+
+use agent_common::counter::Counter;
+use agent_common::http2::{self, FrameHead};
+use agent_common::ids::Direction;
+
+use crate::call;
+use crate::lifecycle;
+use crate::maps::{count, given};
+use crate::payload::{Payload, first_part};
+use crate::socket::{self, Socket, verdict};
+
+const HEAD_OF_FRAME: u64 = http2::HEAD as u64;
+
+/// The transfer that made a socket interesting.
+#[derive(Clone, Copy)]
+pub struct First {
+    pub direction: Direction,
+    /// Octets that the call moved, from this transfer on; also those that were put into them.
+    pub len: u32,
+}
+
+/// Looks at a socket's first octets. Whether it is taken; a refusal is remembered.
+#[inline(always)]
+pub fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &First) -> bool {
+    let Some((at, available)) = first_part(payload, len.into()) else { return false };
+    judge(sk, socket, at, available, first)
+}
+
+/// The same for the first octets of a transfer where they lie, of which there are `available`. A function of its own: the
+/// compiler would leave arguments undefined for a payload that is not in user memory, which the verifier refuses.
+#[inline(never)]
+fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -> bool {
+    let mut octets = [0_u8; 4];
+    let read = match available {
+        0 => return false,
+        1 => call::user::<[u8; 1]>(at).map(|[a]| octets[0] = a),
+        2 => call::user::<[u8; 2]>(at).map(|[a, b]| octets = [a, b, 0, 0]),
+        3 => call::user::<[u8; 3]>(at).map(|[a, b, c]| octets = [a, b, c, 0]),
+        _ => call::user::<[u8; 4]>(at).map(|four| octets = four),
+    };
+    if read.is_none() {
+        return false;
+    }
+    if given!(SETUP.tls) != 0 && socket.tls == 0 && is_tls_record(octets) && available >= 3 {
+        // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen.
+        (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
+        return false;
+    }
+    // Payloads of 64 KiB and more are not in use, so an HTTP/2 frame begins with 0.
+    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, socket.fresh != 0);
+    if socket.fresh != 0 {
+        // A server of HTTP/2 may write before its client does.
+        if frame || begins_like_http(octets) {
+            return lifecycle::take(sk, socket, first);
+        }
+        socket.verdict = verdict::REFUSED;
+        count(Counter::SocketsRefused);
+        return false;
+    }
+    // In the middle of a connection only a start line or a frame says anything, and it may come at any time.
+    available >= 4 && (frame || is_start_line(octets)) && lifecycle::take(sk, socket, first)
+}
+
+/// Whether a payload may begin a request, or a connection of HTTP/2.
+#[inline(always)]
+pub fn begins_like_request(payload: Payload, len: u32) -> bool {
+    let Some((at, available)) = first_part(payload, len.into()) else { return false };
+    if available < 4 {
+        return false;
+    }
+    let Some(octets) = call::user::<[u8; 4]>(at) else { return false };
+    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, false);
+    frame || begins_like_http(octets)
+}
+
+/// Whether the octets at `at` are the head of a frame of HTTP/2 that may begin a connection, or else a call. A function of
+/// its own, so that its frame adds to no chain of calls.
+#[inline(never)]
+fn begins_like_frame(at: u64, connection: bool) -> bool {
+    let Some(frame) = call::user(at).map(FrameHead::parse) else { return false };
+    if connection { frame.begins_connection() } else { frame.begins_call() }
+}
+
+/// Whether these are the first octets of a TLS record of a type and a version in use (RFC 8446, section 5.1).
+#[inline(always)]
+fn is_tls_record(octets: [u8; 4]) -> bool {
+    matches!(octets[0], 20..=23) && octets[1] == 3 && octets[2] <= 4
+}
+
+/// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY` and HTTP/2's `PRI` do, or the
+/// empty line that RFC 9112, section 2.2, lets a client send before. User space has the last word.
+#[inline(always)]
+fn begins_like_http(octets: [u8; 4]) -> bool {
+    let letter = |octet: u8| octet.is_ascii_uppercase() || octet == b'-' || octet == 0;
+    match octets[0] {
+        b'\r' | b'\n' => true,
+        first => first.is_ascii_uppercase() && letter(octets[1]) && letter(octets[2]),
+    }
+}
+
+/// Whether these are the first octets of a start line with a method that is in use (IANA's registry), or of a response.
+#[inline(always)]
+fn is_start_line(octets: [u8; 4]) -> bool {
+    matches!(
+        &octets,
+        b"GET "
+            | b"POST"
+            | b"HTTP"
+            | b"PUT "
+            | b"HEAD"
+            | b"DELE"
+            | b"OPTI"
+            | b"PATC"
+            | b"CONN"
+            | b"TRAC"
+            | b"QUER"
+            | b"PROP"
+            | b"MKCO"
+            | b"MKCA"
+            | b"COPY"
+            | b"MOVE"
+            | b"LOCK"
+            | b"UNLO"
+            | b"REPO"
+            | b"SEAR"
+            | b"NOTI"
+            | b"SUBS"
+    )
+}
+
+/// Whether these are the first octets of a request.
+#[inline(always)]
+pub fn is_request_line(octets: [u8; 4]) -> bool {
+    octets != *b"HTTP" && is_start_line(octets)
+}
