@@ -3,7 +3,8 @@
 //! A model that has learnt from wrong guesses is sure of some things too. But it foretells what requests do next badly, or
 //! finds most causes with little probability: the few that it is sure of are then to be doubted as well.
 
-/// Share of the newest in the means, and the means before anything is known.
+/// Share of the newest in the means, and the mean of steps before anything is known. That of causes begins without doubt: while
+/// no request competed with another, the model has learnt from what was certain, and how well shows in the steps.
 const NEWEST: f32 = 0.02;
 const AT_FIRST: f32 = 0.5;
 /// Means from which on shares are taken for what they are: of causes, and of steps, which may differ with the request. Measured on recorded
@@ -21,7 +22,7 @@ pub(super) struct Grasp {
 
 impl Grasp {
     pub(super) fn new() -> Self {
-        Self { causes: AT_FIRST, steps: AT_FIRST.ln() }
+        Self { causes: CAUSES, steps: AT_FIRST.ln() }
     }
 
     /// A cause was found among several, with this probability.

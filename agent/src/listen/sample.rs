@@ -137,6 +137,7 @@ pub(crate) fn resource(name: &str) -> Arc<Resource> {
     let attributes = vec![
         ("service.name".into(), Value::Str(name.into())),
         ("process.pid".into(), Value::Int(4_242)),
+        ("process.executable.path".into(), Value::Str("/opt/shop/bin/shop".into())),
         ("process.command_args".into(), Value::Strs(vec![name.into(), "--port".into(), "8080".into()])),
     ];
     Arc::new(Resource { id: 1, service_name: name.into(), attributes })

@@ -1,5 +1,10 @@
 //! What telemetry is about: one process, its service, its host.
 
+use std::hash::BuildHasher as _;
+
+use opentelemetry_semantic_conventions::resource::PROCESS_EXECUTABLE_PATH;
+use rustc_hash::FxBuildHasher;
+
 use super::attribute::AttributeSink;
 
 /// The resource of one process, shared by all its spans (`Arc<Resource>`); two spans belong to the same
@@ -22,6 +27,14 @@ pub enum Value {
 }
 
 impl Resource {
+    /// The same number for processes of the same service that run the same executable; `None` when that is not known.
+    #[must_use]
+    pub fn program(&self) -> Option<u64> {
+        let (_, executable) = self.attributes.iter().find(|(key, _)| &**key == PROCESS_EXECUTABLE_PATH)?;
+        let Value::Str(executable) = executable else { return None };
+        Some(FxBuildHasher.hash_one((&self.service_name, executable)))
+    }
+
     /// Hands every attribute to `sink`.
     pub fn attributes(&self, sink: &mut impl AttributeSink) {
         for (key, value) in &self.attributes {

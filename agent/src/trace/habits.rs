@@ -44,6 +44,14 @@ const FORGIVEN: u32 = 10_000;
 const BESIDE: u32 = 32;
 
 impl Habits {
+    /// What another process of the same program may be expected to do, until it shows otherwise: servers that fork have several,
+    /// and each would have to be got to know.
+    pub(super) fn expected_of_another(self) -> Self {
+        let known = if self.passes_on() { ENOUGH } else { 0 };
+        let Self { threads, coroutines, .. } = self;
+        Self { busy_calls: known, repeated: known, threads, coroutines, ..Self::default() }
+    }
+
     /// Notes that a request began while others were open; whether one of them is on the same thread.
     pub(super) fn overlaps(&mut self, same_thread: bool) {
         if same_thread {

@@ -5,11 +5,13 @@ use std::collections::hash_map::Entry;
 
 use agent_common::ids::{MonoNanos, Tgid};
 
+use super::habits::Habits;
 use super::place::{Link, Method};
 use super::{Open, Placed, Traces};
 use crate::causality::{self, Facts, Incoming, Outgoing, Unborn};
 use crate::conn::ExchangeId;
 use crate::protocol::Coroutine;
+use crate::signal::resource::Resource;
 use crate::signal::span::Kind;
 
 /// What an exchange's end means for its process.
@@ -59,6 +61,10 @@ impl Traces {
     pub(super) fn enter(&mut self, id: ExchangeId, mut open: Open, out: &mut Vec<Placed>) -> bool {
         self.make_room(out);
         let tgid = open.tgid;
+        if !self.habits.contains_key(&tgid) {
+            let expected = self.expected(tgid, &open.resource);
+            self.habits.insert(tgid, expected);
+        }
         let habits = self.habits.entry(tgid).or_default();
         open.calls = habits.calls;
         let alone = habits.serving == 0;
@@ -69,13 +75,14 @@ impl Traces {
         } else {
             tell = !alone || (open.started_for.is_none() && habits.tells_idle(open.at));
             first_call = tell && habits.calls == 0;
-            if !alone {
-                habits.called(self.targets.contains_key(&(tgid, open.target)));
-            }
             habits.calls = habits.calls.wrapping_add(u32::from(tell)).max(u32::from(tell));
         }
         if first_call {
             self.introduce(tgid);
+        }
+        if open.kind == Kind::Client && !alone {
+            let repeats = self.targets.contains_key(&(tgid, open.target));
+            self.habits.entry(tgid).or_default().called(repeats);
         }
         open.told = tell;
         if tell {
@@ -86,6 +93,19 @@ impl Traces {
             self.give_up(displaced, out);
         }
         alone
+    }
+
+    /// What is expected of a process that is seen for the first time: what another one of the same program does.
+    fn expected(&mut self, tgid: Tgid, resource: &Resource) -> Habits {
+        let Some(program) = resource.program() else { return Habits::default() };
+        let known = self.programs.entry(program).or_insert(tgid);
+        match self.habits.get(known) {
+            Some(habits) => habits.expected_of_another(),
+            None => {
+                *known = tgid;
+                Habits::default()
+            }
+        }
     }
 
     /// A process that serves requests calls for the first time: those open may be the cause.

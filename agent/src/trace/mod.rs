@@ -170,6 +170,8 @@ pub struct Traces {
     causality: Causality,
     sdks: Sdks,
     habits: FxHashMap<Tgid, Habits>,
+    /// A process of each program, whose habits others are expected to have.
+    programs: FxHashMap<u64, Tgid>,
     /// Open requests of processes that call, by what they ask for.
     targets: FxHashMap<(Tgid, u64), u32>,
     /// Servers' ends that wait for their client's, by time.
@@ -200,6 +202,7 @@ impl Traces {
             causality: Causality::new(settings),
             sdks: Sdks::new(sdk_spans),
             habits: FxHashMap::default(),
+            programs: FxHashMap::default(),
             targets: FxHashMap::default(),
             lonely: VecDeque::new(),
             leaving: VecDeque::new(),
@@ -603,6 +606,9 @@ impl Traces {
         }
         if self.habits.len() >= MOST_PROCESSES {
             self.habits.retain(|_, habits| habits.serving > 0);
+        }
+        if self.programs.len() >= MOST_PROCESSES {
+            self.programs.clear();
         }
     }
 

@@ -206,24 +206,27 @@ fn a_proxy_is_known_by_the_targets_that_it_passes_on() {
         bench.finish(conn + 1, at + 2 * MS);
         bench.finish(conn, at + 3 * MS);
     }
-    // Then three at a time, whose calls come in another order.
-    let first = conn + 2;
-    for (number, target) in [(0, 100), (1, 101), (2, 102)] {
-        bench.target = target;
-        bench.begin(first + number, Kind::Server, 20, at + 40 * MS + number, 2);
-    }
-    for (number, target) in [(0, 102), (1, 100), (2, 101)] {
-        bench.target = target;
-        bench.begin_with(first + 10 + number, Kind::Client, 20, at + 41 * MS + number, 2, "10.0.0.1:50000", None);
-    }
-    for number in 0..3 {
-        bench.finish(first + 10 + number, at + 42 * MS);
-        bench.finish(first + number, at + 43 * MS);
+    // Then three at a time, whose calls come in another order; and the same in another worker of it, not seen before.
+    for (tgid, first, at) in [(20, conn + 2, at + 40 * MS), (21, conn + 22, at + 60 * MS)] {
+        for (number, target) in [(0, 100), (1, 101), (2, 102)] {
+            bench.target = target;
+            bench.begin(first + number, Kind::Server, tgid, at + number, 2);
+        }
+        for (number, target) in [(0, 102), (1, 100), (2, 101)] {
+            bench.target = target;
+            bench.begin_with(first + 10 + number, Kind::Client, tgid, at + MS + number, 2, "10.0.0.1:50000", None);
+        }
+        for number in 0..3 {
+            bench.finish(first + 10 + number, at + 2 * MS);
+            bench.finish(first + number, at + 3 * MS);
+        }
     }
     bench.poll(at + 2_000 * MS);
     bench.poll(at + 4_000 * MS);
-    for (call, request) in [(0, 2), (1, 0), (2, 1)] {
-        bench.is_child(first + 10 + call, first + request, Method::Target);
+    for first in [conn + 2, conn + 22] {
+        for (call, request) in [(0, 2), (1, 0), (2, 1)] {
+            bench.is_child(first + 10 + call, first + request, Method::Target);
+        }
     }
 }
 
