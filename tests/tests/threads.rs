@@ -50,9 +50,9 @@ fn check(
 #[test]
 fn threads_started_for_a_request_call_for_it() -> Result<()> {
     needs!("root", "go", "venv", "java");
-    check("a thread for each call", &|| python("--threads"), &[("thread", 3)], 900, 90.0)?;
-    check("an executor for each request", &|| python("--threads"), &[("own", 2)], 1800, 90.0)?;
-    check("Java, a thread for each call", &java, &[("thread", 2)], 1500, 90.0)
+    check("a thread for each call", &|| python("--threads"), &[("thread", 3)], 900, 99.0)?;
+    check("an executor for each request", &|| python("--threads"), &[("own", 2)], 900, 99.0)?;
+    check("Java, a thread for each call", &java, &[("thread", 2)], 1500, 99.0)
 }
 
 #[test]

@@ -3,8 +3,7 @@
 //! A model that has learnt from wrong guesses is sure of some things too. But it foretells what requests do next badly, or
 //! finds most causes with little probability: the few that it is sure of are then to be doubted as well.
 
-/// Share of the newest in the means, and the mean of steps before anything is known. That of causes begins without doubt: while
-/// no request competed with another, the model has learnt from what was certain, and how well shows in the steps.
+/// Share of the newest in the means, and the means before anything is known.
 const NEWEST: f32 = 0.02;
 const AT_FIRST: f32 = 0.5;
 /// Means from which on shares are taken for what they are: of causes, and of steps, which may differ with the request. Measured on recorded
@@ -14,7 +13,8 @@ const STEPS: f32 = 0.72;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grasp {
-    /// Mean probability of the causes found among several.
+    /// Mean probability of the causes found, those of calls that only one request can have made included: from these the model
+    /// learns what it needs for the others.
     causes: f32,
     /// Mean logarithm of the probability that was given to what a request did next.
     steps: f32,
@@ -22,10 +22,10 @@ pub(super) struct Grasp {
 
 impl Grasp {
     pub(super) fn new() -> Self {
-        Self { causes: CAUSES, steps: AT_FIRST.ln() }
+        Self { causes: AT_FIRST, steps: AT_FIRST.ln() }
     }
 
-    /// A cause was found among several, with this probability.
+    /// A cause was found with this probability.
     pub(super) fn found(&mut self, probability: f32) {
         self.causes += (probability - self.causes) * NEWEST;
     }

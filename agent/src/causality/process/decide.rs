@@ -63,6 +63,7 @@ impl Process {
     pub(super) fn assign(&mut self, key: u32, request: u32, method: Method, shared: &mut Shared) {
         let (Some(call), Some(owner)) = (self.calls.get_mut(key), self.requests.get(request)) else { return };
         call.exact = Some(method);
+        call.alone = self.request_keys.len() == 1;
         call.cluster = owner.cluster;
         let number = owner.cluster;
         if let Some(same) = same_thread(call.thread, &owner.facts) {
@@ -258,7 +259,7 @@ impl Process {
             }
             None => confidence(share, self.model.grasp.power()),
         };
-        if call.exact.is_none() && !call.alone {
+        if call.exact.is_none() || call.alone {
             self.model.grasp.found(share as f32);
         }
         let owner = cluster.members.get(usize::from(choice.member)).map(|member| member.request);
