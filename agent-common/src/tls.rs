@@ -18,6 +18,9 @@ pub mod function {
     pub const SSL_HANDSHAKE: u64 = 7;
     /// `void SSL_free(SSL *)`; no return is hooked.
     pub const SSL_FREE: u64 = 8;
+    /// `void SSL_set_accept_state(SSL *)` and `SSL_set_connect_state`, before a handshake; no return is hooked. A program may leave
+    /// the handshake to `SSL_read`, as Node's servers do.
+    pub const SSL_BEGINS: u64 = 9;
     /// `ssize_t gnutls_record_recv(gnutls_session_t, void *, size_t)`.
     pub const GNUTLS_RECV: u64 = 16;
     /// `ssize_t gnutls_record_send(gnutls_session_t, const void *, size_t)`.

@@ -53,6 +53,8 @@ pub struct Calling {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Moves(Direction),
+    /// Comes before the handshake.
+    Begins,
     Handshake,
     Frees,
 }
@@ -74,6 +76,7 @@ fn role(function: u64) -> Option<Role> {
         | function::GO_WRITE
         | function::RUSTLS_WRITE
         | function::RUSTLS_WRITE_SLICE => Role::Moves(Direction::Egress),
+        function::SSL_BEGINS => Role::Begins,
         function::SSL_HANDSHAKE | function::GNUTLS_HANDSHAKE | function::GO_HANDSHAKE => Role::Handshake,
         function::SSL_FREE | function::GNUTLS_DEINIT | function::RUSTLS_DROP => Role::Frees,
         _ => return None,
@@ -107,6 +110,7 @@ pub fn entered<const GO: bool, C: EbpfContext>(ctx: &C) {
     let id = SessionId { tgid: thread >> 32, address: session };
     match role {
         Role::Frees => return session::freed(&id),
+        Role::Begins => return session::begins(&id),
         Role::Handshake => session::begins(&id),
         Role::Moves(_) => {}
     }

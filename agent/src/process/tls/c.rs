@@ -8,7 +8,7 @@ use super::elf::Image;
 use super::names::Defined;
 use super::{Kind, Place};
 
-const FUNCTIONS: [(&str, u64); 13] = [
+const FUNCTIONS: [(&str, u64); 15] = [
     ("SSL_read", function::SSL_READ),
     ("SSL_read_ex", function::SSL_READ_EX),
     ("SSL_write", function::SSL_WRITE),
@@ -17,6 +17,8 @@ const FUNCTIONS: [(&str, u64); 13] = [
     ("SSL_sendfile", function::SSL_SENDFILE),
     ("SSL_do_handshake", function::SSL_HANDSHAKE),
     ("SSL_free", function::SSL_FREE),
+    ("SSL_set_accept_state", function::SSL_BEGINS),
+    ("SSL_set_connect_state", function::SSL_BEGINS),
     ("gnutls_record_recv", function::GNUTLS_RECV),
     ("gnutls_record_send", function::GNUTLS_SEND),
     ("gnutls_record_send2", function::GNUTLS_SEND2),
@@ -52,5 +54,12 @@ pub(super) fn places(image: &Image<'_>, defined: &[Defined]) -> Vec<Place> {
 
 /// Whether anything is to be learnt when it returns.
 fn returns(function: u64) -> bool {
-    !matches!(function, function::SSL_FREE | function::GNUTLS_DEINIT | function::RUSTLS_READ | function::RUSTLS_DROP)
+    !matches!(
+        function,
+        function::SSL_FREE
+            | function::SSL_BEGINS
+            | function::GNUTLS_DEINIT
+            | function::RUSTLS_READ
+            | function::RUSTLS_DROP
+    )
 }

@@ -9,7 +9,7 @@ use agent_common::tls::function;
 
 use super::*;
 
-const OPENSSL: [(&str, u64); 7] = [
+const OPENSSL: [(&str, u64); 9] = [
     ("SSL_read", function::SSL_READ),
     ("SSL_read_ex", function::SSL_READ_EX),
     ("SSL_write", function::SSL_WRITE),
@@ -17,6 +17,8 @@ const OPENSSL: [(&str, u64); 7] = [
     ("SSL_sendfile", function::SSL_SENDFILE),
     ("SSL_do_handshake", function::SSL_HANDSHAKE),
     ("SSL_free", function::SSL_FREE),
+    ("SSL_set_accept_state", function::SSL_BEGINS),
+    ("SSL_set_connect_state", function::SSL_BEGINS),
 ];
 const GNUTLS: [(&str, u64); 4] = [
     ("gnutls_record_recv", function::GNUTLS_RECV),
@@ -74,7 +76,7 @@ fn has(file: &Path, functions: &[(&str, u64)]) {
         if name.starts_with("crypto/tls") {
             assert!(!returns.is_empty(), "{name}");
             expected.extend(returns.into_iter().map(|at| place(at, Kind::Ret)));
-        } else if !matches!(*function, function::SSL_FREE | function::GNUTLS_DEINIT) {
+        } else if !matches!(*function, function::SSL_FREE | function::SSL_BEGINS | function::GNUTLS_DEINIT) {
             expected.push(place(at, Kind::Return));
         }
     }
