@@ -41,6 +41,20 @@ impl Hosts {
 }
 
 impl Host {
+    /// Has one in `many` of the packets that come in from the other host thrown away.
+    ///
+    /// # Errors
+    /// When nft (package nftables) refuses.
+    pub fn drop_packets(&self, many: u32) -> Result<()> {
+        let rules = format!(
+            "add table inet remora; add chain inet remora in {{ type filter hook input priority 0; }}; \
+             add rule inet remora in iifname pair numgen random mod {many} 0 counter drop"
+        );
+        let output = self.command(Command::new("nft").arg(rules)).output().context("nft cannot be run")?;
+        ensure!(output.status.success(), "nft: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     /// The same command, in this namespace.
     #[must_use]
     pub fn command(&self, command: &Command) -> Command {

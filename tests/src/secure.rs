@@ -73,9 +73,15 @@ fn rust(role: &str) -> Command {
     command
 }
 
-/// Starts the client `name`: `python`, `requests`, `httpx`, `aiohttp`, `node`, `go` or `rust`; `args` as it takes them.
+/// Starts the client `name`; `args` as it takes them.
 pub fn client(name: &str, credentials: &Credentials, base: &str, steps: &[Step], args: &[&str]) -> Result<Client> {
-    let mut command = match name {
+    client_by(program(name), credentials, base, steps, args)
+}
+
+/// The client `name`: `python`, `requests`, `httpx`, `aiohttp`, `node`, `go` or `rust`.
+#[must_use]
+pub fn program(name: &str) -> Command {
+    match name {
         "python" => fixture::program(Language::Python, "client"),
         "node" => fixture::program(Language::Node, "client"),
         "go" => fixture::program(Language::Go, "client"),
@@ -85,7 +91,17 @@ pub fn client(name: &str, credentials: &Credentials, base: &str, steps: &[Step],
             command.args(["--library", library]);
             command
         }
-    };
+    }
+}
+
+/// Starts a client by its command.
+pub fn client_by(
+    mut command: Command,
+    credentials: &Credentials,
+    base: &str,
+    steps: &[Step],
+    args: &[&str],
+) -> Result<Client> {
     command.args(args).env(VARIABLE, credentials.folder());
     Client::by(command, base, steps, |command| command)
 }

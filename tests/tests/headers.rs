@@ -53,6 +53,7 @@ fn a_kernel_that_would_mislead_programs_is_refused() -> Result<()> {
 fn requests_over_two_hosts_are_one_trace_each() -> Result<()> {
     needs!("root", "python", "ip", "curl");
     let outcome = chain::over_two_hosts(&Chain::start(&["--delay-ms", "5"], &[])?, HEADERS, "context", "header_sent")?;
+    outcome.holds(100.0)?;
     #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
     let traced = outcome.traced as f64;
     ensure!((outcome.sent - traced).abs() < 0.5, "{} fields for {traced} requests in one trace", outcome.sent);

@@ -4,6 +4,8 @@ use anyhow::Result;
 
 use crate::{build, exec};
 
+const PARTS: [&str; 9] = ["throughput", "propagate", "http2", "tls", "moderate", "endpoint", "calls", "redis", "start"];
+
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Pairs of runs without and with the agent, per figure
@@ -12,8 +14,8 @@ pub(crate) struct Args {
     /// Length of each run in seconds
     #[arg(long, default_value_t = 4)]
     seconds: u32,
-    /// One part alone: throughput, moderate, endpoint, calls, redis or start
-    #[arg(long)]
+    /// One part alone
+    #[arg(long, value_parser = PARTS)]
     only: Option<String>,
 }
 

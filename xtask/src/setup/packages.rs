@@ -34,6 +34,7 @@ const TESTS: &[Package] = &[
     package("prometheus", &["promtool"], "promtool checks /metrics"),
     package("chromium", &["chromium", "chromium-browser", "google-chrome"], "opens the live page"),
     package("iproute2", &["ss"], "what the kernel says of sockets"),
+    package("nftables", &["nft"], "loses packets"),
     package("python3", &["python3"], "Python servers and clients"),
     package("nodejs", &["node"], "Node servers and clients"),
     package("npm", &["npm"], "brings their packages"),

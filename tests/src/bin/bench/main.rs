@@ -27,6 +27,9 @@ fn main() -> Result<()> {
     if wanted("throughput") {
         throughput::saturated(&mut report, rounds, seconds)?;
     }
+    if wanted("propagate") {
+        throughput::propagating(&mut report, rounds, seconds)?;
+    }
     if wanted("http2") {
         http2::saturated(&mut report, rounds, seconds)?;
     }

@@ -136,38 +136,75 @@ fn agent(receiver: &Receiver, port: u16) -> Result<Agent> {
     builder.start()
 }
 
+/// Pairs of runs of wrk, off and on in turn.
+pub struct Pairs<'a> {
+    pub what: &'a str,
+    pub url: &'a str,
+    pub rounds: u32,
+    pub seconds: u32,
+    pub bar: &'a str,
+    pub goal: &'a str,
+}
+
+impl Pairs<'_> {
+    /// Reports the throughput that is lost while an agent runs.
+    pub fn run(&self, report: &mut Report, start: impl Fn() -> Result<Agent>) -> Result<()> {
+        let &Self { what, url, rounds, seconds, bar, goal } = self;
+        let (mut ratios, mut offs, mut covered, mut dropped) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
+        for _ in 0..rounds {
+            let (off, _) = wrk(url, seconds)?;
+            let agent = start()?;
+            let (on, requests) = wrk(url, seconds)?;
+            std::thread::sleep(Duration::from_millis(300));
+            let metrics = agent.metrics()?;
+            let exchanges = metrics.sum("remora_exchanges_total", &[("protocol", "http1")]);
+            dropped += metrics.sum("remora_kernel_drops_total", &[]);
+            dropped += metrics.sum("remora_spans_dropped_total", &[]);
+            agent.kill()?;
+            covered.push(exchanges / (2.0 * requests));
+            ratios.push(1.0 - on / off);
+            offs.push(off);
+        }
+        let how = format!(
+            "median of {rounds} pairs of {seconds} s, {:.0} k request/s without; measured exchanges / requests, both sides: {:.4}; records and spans dropped: {dropped:.0}",
+            median(&mut offs) / 1000.0,
+            median(&mut covered),
+        );
+        report.row(what, format!("{:.1} %", median(&mut ratios) * 100.0), bar, goal, how);
+        Ok(())
+    }
+}
+
 /// Throughput at saturation, all spans and 1 %.
 pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
-    let nginx = Nginx::start()?;
+    let (nginx, sink) = (Nginx::start()?, Sink::start()?);
     let url = nginx.url();
-    let sink = Sink::start()?;
     wrk(&url, 1)?;
     for (what, sampler, bar, goal) in [
         ("nginx throughput lost at saturation, a client and a server span each", None, "30 %", "15 %"),
         ("the same at 1 % head sampling, metrics of all", Some("0.01"), "15 %", "5 %"),
     ] {
-        let (mut ratios, mut offs, mut covered, mut lost) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
-        let mut dropped = 0.0;
-        for _ in 0..rounds {
-            let (off, _) = wrk(&url, seconds)?;
-            let agent = exporting(&sink, nginx.port, sampler)?;
-            let (on, requests) = wrk(&url, seconds)?;
-            std::thread::sleep(Duration::from_millis(300));
-            let metrics = agent.metrics()?;
-            let exchanges = metrics.sum("remora_exchanges_total", &[("protocol", "http1")]);
-            dropped += metrics.sum("remora_spans_dropped_total", &[]);
-            covered.push(exchanges / (2.0 * requests));
-            lost += metrics.sum("remora_kernel_drops_total", &[("reason", "segment_ring_full")]);
-            agent.kill()?;
-            ratios.push(1.0 - on / off);
-            offs.push(off);
-        }
-        let how = format!(
-            "median of {rounds} pairs of {seconds} s, {:.0} k request/s without; measured exchanges / requests, both sides: {:.4}; records without room in the ring: {lost:.0}; spans dropped: {dropped:.0}",
-            median(&mut offs) / 1000.0,
-            median(&mut covered),
-        );
-        report.row(what, format!("{:.1} %", median(&mut ratios) * 100.0), bar, goal, how);
+        let pairs = Pairs { what, url: &url, rounds, seconds, bar, goal };
+        pairs.run(report, || exporting(&sink, nginx.port, sampler))?;
+    }
+    Ok(())
+}
+
+/// The same with propagation: each request of the client's gets a context of its own.
+pub fn propagating(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
+    let (nginx, sink) = (Nginx::start()?, Sink::start()?);
+    let url = nginx.url();
+    wrk(&url, 1)?;
+    for (what, arguments) in [
+        ("nginx throughput lost at saturation with `--hooks calls`", &["--hooks", "calls"][..]),
+        ("the same with `--propagate tcp`", &["--propagate", "tcp"]),
+        ("the same with `--propagate headers`", &["--propagate", "headers", "--unsafe"]),
+    ] {
+        let pairs = Pairs { what, url: &url, rounds, seconds, bar: "–", goal: "–" };
+        pairs.run(report, || {
+            let builder = Builder::new()?.no_spans_file().args(arguments).port(nginx.port);
+            builder.env("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.endpoint()).start()
+        })?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@ use tests::secure::Service;
 use tests::tls::Credentials;
 
 use crate::calls::STATISTICS;
-use crate::report::{Report, median};
-use crate::throughput::{Nginx, Sink, exporting_tls, wrk};
+use crate::report::Report;
+use crate::throughput::{Nginx, Pairs, Sink, exporting_tls, wrk};
 
 /// nginx by OpenSSL with a small file, and a server of Go; the client, wrk, by OpenSSL too.
 pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
@@ -17,28 +17,9 @@ pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
     let servers = [("nginx", nginx.url(), nginx.port), ("Go", format!("{}/item/1", go.base()), go.port())];
     for (name, url, port) in servers {
         wrk(&url, 1)?;
-        let (mut ratios, mut offs, mut covered, mut dropped) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
-        for _ in 0..rounds {
-            let (off, _) = wrk(&url, seconds)?;
-            let agent = exporting_tls(&sink, port)?;
-            let (on, requests) = wrk(&url, seconds)?;
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            let metrics = agent.metrics()?;
-            let exchanges = metrics.sum("remora_exchanges_total", &[("protocol", "http1")]);
-            dropped += metrics.sum("remora_kernel_drops_total", &[]);
-            dropped += metrics.sum("remora_spans_dropped_total", &[]);
-            agent.kill()?;
-            covered.push(exchanges / (2.0 * requests));
-            ratios.push(1.0 - on / off);
-            offs.push(off);
-        }
         let what = format!("HTTPS throughput of {name} lost at saturation, a client and a server span each");
-        let how = format!(
-            "median of {rounds} pairs of {seconds} s, {:.0} k request/s without; measured exchanges / requests, both sides: {:.4}; records and spans dropped: {dropped:.0}",
-            median(&mut offs) / 1000.0,
-            median(&mut covered),
-        );
-        report.row(&what, format!("{:.1} %", median(&mut ratios) * 100.0), "–", "–", how);
+        let pairs = Pairs { what: &what, url: &url, rounds, seconds, bar: "–", goal: "–" };
+        pairs.run(report, || exporting_tls(&sink, port))?;
     }
     calls(report, [&nginx.url(), &format!("{}/item/1", go.base())], seconds)
 }
