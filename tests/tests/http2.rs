@@ -162,13 +162,15 @@ fn every_stream_has_a_span_on_both_sides() -> Result<()> {
 fn every_stream_over_tls() -> Result<()> {
     needs!("root", "node", "go");
     const COUNT: usize = 200;
-    // A client of Node lacks one span of 200 (docs/LIMITS.md).
     let (client, language) = (Language::Go, Language::Node);
     for streams in [1, 20] {
         let server = Server::of_with(language, Some(Credentials::new()?))?;
         let agent = Agent::with_tls_on(server.port)?;
         // Its executable is hooked when it has run once.
         call(client, &server, 1, 1, 0)?.succeed(DEADLINE)?;
+        wait::until(DEADLINE, "both executables are hooked", || {
+            Ok((agent.metrics()?.sum("remora_tls_files", &[]) >= 2.0).then_some(()))
+        })?;
         std::thread::sleep(Duration::from_secs(1));
         let from = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
         call(client, &server, COUNT, streams, 0)?.succeed(DEADLINE)?;
