@@ -118,8 +118,10 @@ fn killed_under_load_with_tls() -> Result<()> {
         let agent = Agent::with_tls_on(service.port())?;
         agent.wait_for_spans(500)?;
         for client in &clients {
+            wait::until(Duration::from_secs(20), "the agent has hooked it", || {
+                Ok((changed(client.pid(), folder.path())? > 0).then_some(()))
+            })?;
             client.does_more(20)?;
-            ensure!(changed(client.pid(), folder.path())? > 0, "the agent has hooked it");
         }
         agent.kill()?;
         for client in &clients {

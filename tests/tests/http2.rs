@@ -171,7 +171,6 @@ fn every_stream_over_tls() -> Result<()> {
         wait::until(DEADLINE, "both executables are hooked", || {
             Ok((agent.metrics()?.sum("remora_tls_files", &[]) >= 2.0).then_some(()))
         })?;
-        std::thread::sleep(Duration::from_secs(1));
         let from = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
         call(client, &server, COUNT, streams, 0)?.succeed(DEADLINE)?;
         let counted = |spans: Vec<Span>| -> Vec<Span> {
