@@ -7,8 +7,8 @@ use tempfile::TempDir;
 use tests::process::Process;
 use tests::{env, fixture};
 
-use crate::report::{Report, median};
-use crate::throughput::{Sink, exporting};
+use crate::report::Report;
+use crate::throughput::{Pairs, Sink, exporting};
 
 /// Throughput at saturation with 1, 10 and 100 streams at a time on each of 8 connections.
 pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
@@ -23,28 +23,10 @@ pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
     let url = format!("http://127.0.0.1:{port}/small.html");
     let sink = Sink::start()?;
     for streams in ["1", "10", "100"] {
-        let (mut ratios, mut offs, mut covered, mut dropped) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
-        for _ in 0..rounds {
-            let (off, _) = load(&url, streams, seconds)?;
-            let agent = exporting(&sink, port, None)?;
-            let (on, requests) = load(&url, streams, seconds)?;
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            let metrics = agent.metrics()?;
-            let exchanges = metrics.sum("remora_exchanges_total", &[("protocol", "http2")]);
-            dropped += metrics.sum("remora_kernel_drops_total", &[("reason", "segment_ring_full")]);
-            dropped += metrics.sum("remora_spans_dropped_total", &[]);
-            agent.kill()?;
-            covered.push(exchanges / (2.0 * requests));
-            ratios.push(1.0 - on / off);
-            offs.push(off);
-        }
         let what = format!("nghttpd throughput lost at saturation, {streams} streams, a client and a server span each");
-        let how = format!(
-            "median of {rounds} pairs of {seconds} s, {:.0} k request/s without; measured exchanges / requests, both sides: {:.4}; records and spans dropped: {dropped:.0}",
-            median(&mut offs) / 1000.0,
-            median(&mut covered),
-        );
-        report.row(&what, format!("{:.1} %", median(&mut ratios) * 100.0), "–", "–", how);
+        let load = || load(&url, streams, seconds);
+        let pairs = Pairs { what: &what, load: &load, protocol: "http2", rounds, seconds, bar: "–", goal: "–" };
+        pairs.run(report, || exporting(&sink, port, None))?;
     }
     Ok(())
 }

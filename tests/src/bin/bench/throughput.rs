@@ -136,10 +136,13 @@ fn agent(receiver: &Receiver, port: u16) -> Result<Agent> {
     builder.start()
 }
 
-/// Pairs of runs of wrk, off and on in turn.
+/// Pairs of runs of a load, off and on in turn.
 pub struct Pairs<'a> {
     pub what: &'a str,
-    pub url: &'a str,
+    /// Gives the requests per second, and all requests.
+    pub load: &'a dyn Fn() -> Result<(f64, f64)>,
+    /// The label of the metrics.
+    pub protocol: &'a str,
     pub rounds: u32,
     pub seconds: u32,
     pub bar: &'a str,
@@ -149,15 +152,15 @@ pub struct Pairs<'a> {
 impl Pairs<'_> {
     /// Reports the throughput that is lost while an agent runs.
     pub fn run(&self, report: &mut Report, start: impl Fn() -> Result<Agent>) -> Result<()> {
-        let &Self { what, url, rounds, seconds, bar, goal } = self;
+        let &Self { what, load, protocol, rounds, seconds, bar, goal } = self;
         let (mut ratios, mut offs, mut covered, mut dropped) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
         for _ in 0..rounds {
-            let (off, _) = wrk(url, seconds)?;
+            let (off, _) = load()?;
             let agent = start()?;
-            let (on, requests) = wrk(url, seconds)?;
+            let (on, requests) = load()?;
             std::thread::sleep(Duration::from_millis(300));
             let metrics = agent.metrics()?;
-            let exchanges = metrics.sum("remora_exchanges_total", &[("protocol", "http1")]);
+            let exchanges = metrics.sum("remora_exchanges_total", &[("protocol", protocol)]);
             dropped += metrics.sum("remora_kernel_drops_total", &[]);
             dropped += metrics.sum("remora_spans_dropped_total", &[]);
             agent.kill()?;
@@ -179,12 +182,13 @@ impl Pairs<'_> {
 pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
     let (nginx, sink) = (Nginx::start()?, Sink::start()?);
     let url = nginx.url();
+    let load = || wrk(&url, seconds);
     wrk(&url, 1)?;
     for (what, sampler, bar, goal) in [
         ("nginx throughput lost at saturation, a client and a server span each", None, "30 %", "15 %"),
         ("the same at 1 % head sampling, metrics of all", Some("0.01"), "15 %", "5 %"),
     ] {
-        let pairs = Pairs { what, url: &url, rounds, seconds, bar, goal };
+        let pairs = Pairs { what, load: &load, protocol: "http1", rounds, seconds, bar, goal };
         pairs.run(report, || exporting(&sink, nginx.port, sampler))?;
     }
     Ok(())
@@ -194,13 +198,14 @@ pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
 pub fn propagating(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
     let (nginx, sink) = (Nginx::start()?, Sink::start()?);
     let url = nginx.url();
+    let load = || wrk(&url, seconds);
     wrk(&url, 1)?;
     for (what, arguments) in [
         ("nginx throughput lost at saturation with `--hooks calls`", &["--hooks", "calls"][..]),
         ("the same with `--propagate tcp`", &["--propagate", "tcp"]),
         ("the same with `--propagate headers`", &["--propagate", "headers", "--unsafe"]),
     ] {
-        let pairs = Pairs { what, url: &url, rounds, seconds, bar: "–", goal: "–" };
+        let pairs = Pairs { what, load: &load, protocol: "http1", rounds, seconds, bar: "–", goal: "–" };
         pairs.run(report, || {
             let builder = Builder::new()?.no_spans_file().args(arguments).port(nginx.port);
             builder.env("OTEL_EXPORTER_OTLP_ENDPOINT", &sink.endpoint()).start()

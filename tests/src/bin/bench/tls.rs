@@ -18,7 +18,15 @@ pub fn saturated(report: &mut Report, rounds: u32, seconds: u32) -> Result<()> {
     for (name, url, port) in servers {
         wrk(&url, 1)?;
         let what = format!("HTTPS throughput of {name} lost at saturation, a client and a server span each");
-        let pairs = Pairs { what: &what, url: &url, rounds, seconds, bar: "–", goal: "–" };
+        let pairs = Pairs {
+            what: &what,
+            load: &|| wrk(&url, seconds),
+            protocol: "http1",
+            rounds,
+            seconds,
+            bar: "–",
+            goal: "–",
+        };
         pairs.run(report, || exporting_tls(&sink, port))?;
     }
     calls(report, [&nginx.url(), &format!("{}/item/1", go.base())], seconds)
