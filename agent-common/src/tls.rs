@@ -61,3 +61,45 @@ pub mod function {
 
 /// The bit of a cookie that says that the function returns here.
 pub const RETURN: u64 = 1 << 32;
+
+/// Where to find what a function of Go returns while it calls what it had deferred, in a cookie with [`RETURN`]: by then its
+/// result stands on its stack. Not 0 as a whole, as no function begins where the deferred one does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Deferred {
+    /// Octets from the function's stack pointer to its first result; less than [`Self::SLOTS`].
+    pub slot: u16,
+    /// Octets from the function's beginning to the hook, behind its end: return addresses between them are the function's.
+    pub back: u16,
+}
+
+impl Deferred {
+    pub const SLOTS: u16 = 1 << 15;
+
+    #[must_use]
+    pub const fn cookie(self) -> u64 {
+        (self.slot as u64) << 33 | (self.back as u64) << 48
+    }
+
+    /// `None` for cookies of other hooks.
+    #[must_use]
+    pub const fn of(cookie: u64) -> Option<Self> {
+        let (slot, back) = ((cookie >> 33) as u16 & (Self::SLOTS - 1), (cookie >> 48) as u16);
+        if back == 0 { None } else { Some(Self { slot, back }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_tell_what_was_put_in() {
+        for (slot, back) in [(0, 1), (Deferred::SLOTS - 1, 1), (8, u16::MAX), (0x5555, 0xaaaa)] {
+            let deferred = Deferred { slot, back };
+            let cookie = function::GO_READ | RETURN | deferred.cookie();
+            assert_eq!(Deferred::of(cookie), Some(deferred));
+            assert_eq!(cookie as u32, function::GO_READ as u32);
+        }
+        assert_eq!(Deferred::of(function::RUSTLS_DROP | RETURN), None);
+    }
+}

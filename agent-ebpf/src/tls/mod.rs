@@ -10,7 +10,7 @@ mod session;
 
 use agent_common::counter::Counter;
 use agent_common::ids::Direction;
-use agent_common::tls::{RETURN, function};
+use agent_common::tls::{Deferred, function};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 
@@ -201,14 +201,32 @@ pub fn returned<const GO: bool, C: EbpfContext>(ctx: &C) {
     if !segment::traced((thread >> 32) as u32) {
         return;
     }
-    let function = cookie(ctx) & !RETURN;
+    let cookie = cookie(ctx);
     let registers = Registers::of(ctx);
+    let result = match Deferred::of(cookie) {
+        Some(deferred) if GO => deferred_result(&registers, deferred),
+        _ => Some(registers.result()),
+    };
+    let Some(result) = result else { return };
     let caller = caller::<GO>(&registers, thread);
     let mut plaintext = Plaintext { sk: 0, thread, at: 0, buffer: 0, slices: 0, len: 0, direction: Direction::Ingress };
-    outcome(&caller, function, registers.result(), &mut plaintext);
+    outcome(&caller, cookie & 0xffff_ffff, result, &mut plaintext);
     if plaintext.sk != 0 {
         segment::plaintext(&plaintext);
     }
+}
+
+/// What a function is about to return that calls what it had deferred. `None` when something else calls that: the runtime does,
+/// once something has panicked.
+#[inline(always)]
+fn deferred_result(registers: &Registers, deferred: Deferred) -> Option<u64> {
+    let stack = registers.stack();
+    let returns_to = call::user::<u64>(stack)?;
+    if registers.instruction().wrapping_sub(returns_to) >= u64::from(deferred.back) {
+        return None;
+    }
+    // The return address is on top of the function's own stack.
+    call::user(stack.wrapping_add(8 + u64::from(deferred.slot)))
 }
 
 /// What came of a call: fills in `plaintext` where it moved some of a connection that is known.

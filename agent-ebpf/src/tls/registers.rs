@@ -12,6 +12,8 @@ mod offset {
     pub const GO: [usize; 5] = [80, 40, 88, 112, 104];
     pub const RESULT: usize = 80;
     pub const GOROUTINE: usize = 8;
+    pub const INSTRUCTION: usize = 128;
+    pub const STACK: usize = 152;
 }
 // `struct user_pt_regs` (arch/arm64/include/uapi/asm/ptrace.h); Go keeps the running goroutine in x28.
 #[cfg(bpf_target_arch = "aarch64")]
@@ -20,6 +22,8 @@ mod offset {
     pub const GO: [usize; 5] = C;
     pub const RESULT: usize = 0;
     pub const GOROUTINE: usize = 224;
+    pub const INSTRUCTION: usize = 256;
+    pub const STACK: usize = 248;
 }
 
 impl Registers {
@@ -49,6 +53,17 @@ impl Registers {
     #[inline(always)]
     pub fn result(&self) -> u64 {
         self.at(offset::RESULT)
+    }
+
+    /// The address of the instruction.
+    #[inline(always)]
+    pub fn instruction(&self) -> u64 {
+        self.at(offset::INSTRUCTION)
+    }
+
+    #[inline(always)]
+    pub fn stack(&self) -> u64 {
+        self.at(offset::STACK)
     }
 
     /// The address of the running `runtime.g`, in a function of Go.

@@ -137,6 +137,7 @@ fn hook_one(ebpf: &mut Ebpf, place: &Place, path: &str) -> anyhow::Result<UProbe
         Kind::Entry => (TLS_ENTRY, place.function),
         Kind::Return => (TLS_RETURN, place.function | RETURN),
         Kind::Ret => (GO_TLS_RET, place.function | RETURN),
+        Kind::Deferred(deferred) => (GO_TLS_RET, place.function | RETURN | deferred.cookie()),
     };
     let program = program(ebpf, name)?;
     let point = UProbeAttachPoint { location: UProbeAttachLocation::AbsoluteOffset(place.at), cookie: Some(cookie) };

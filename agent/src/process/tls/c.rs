@@ -31,6 +31,14 @@ const FUNCTIONS: [(&str, u64); 15] = [
 const SHORTER: [(u64, u64); 2] =
     [(function::SSL_WRITE_EX, function::SSL_WRITE_EX2), (function::GNUTLS_SEND, function::GNUTLS_SEND2)];
 
+/// OpenSSL's functions of which each passes on to the same one inside, which has no name: the first with its arguments as they
+/// are, the others by a call of their own or by way of the first.
+const FORMS: [&[u64]; 3] = [
+    &[function::SSL_READ_EX, function::SSL_READ],
+    &[function::SSL_WRITE_EX2, function::SSL_WRITE_EX, function::SSL_WRITE],
+    &[function::SSL_WRITE_EX, function::SSL_WRITE],
+];
+
 /// The function of this name. Symbols that are not for the dynamic linker may have a version behind an `@`.
 pub(super) fn function(name: &[u8]) -> Option<u64> {
     let end = memchr::memchr(b'@', name).unwrap_or(name.len());
@@ -39,17 +47,42 @@ pub(super) fn function(name: &[u8]) -> Option<u64> {
 
 /// Where to hook functions that are called as C's are, rustls' among them.
 pub(super) fn places(image: &Image<'_>, defined: &[Defined]) -> Vec<Place> {
+    let mut defined = defined.to_vec();
+    for forms in FORMS {
+        if let Some(inside) = inside(image, &defined, forms) {
+            defined.retain(|defined| !forms.contains(&defined.function));
+            defined.push(inside);
+        }
+    }
     let passes_on = |outer: &Defined| {
         let longer = SHORTER.iter().find(|(shorter, _)| *shorter == outer.function).map(|(_, longer)| *longer);
         defined.iter().any(|inner| Some(inner.function) == longer && code::calls(image, outer, inner.address))
     };
     let hooked = defined.iter().filter(|defined| !passes_on(defined));
     let places = hooked.filter_map(|defined| {
-        let at = image.place_of_code(defined.address)?;
+        let address = code::emulated(image, defined.address).unwrap_or(defined.address);
+        let at = image.place_of_code(address)?;
         let place = |kind| Place { function: defined.function, at, kind };
         Some([Some(place(Kind::Entry)), returns(defined.function).then(|| place(Kind::Return))])
     });
     places.flatten().flatten().collect()
+}
+
+/// The function that all these forms of one call pass on to, where a hook costs less than at theirs: compilers make it begin
+/// with `push`, and the forms with room for what it returns. What it takes and returns is what the first form does.
+fn inside(image: &Image<'_>, defined: &[Defined], forms: &[u64]) -> Option<Defined> {
+    let all = |function: u64| defined.iter().filter(move |defined| defined.function == function);
+    let (&first, others) = forms.split_first()?;
+    let first = all(first).next()?;
+    let address = code::passes_on(image, first)?;
+    code::emulated(image, address)?;
+    let passes_on = |form: &Defined| [address, first.address].iter().any(|to| code::calls(image, form, *to));
+    let none_else = forms.iter().all(|form| all(*form).count() == 1);
+    (none_else && others.iter().flat_map(|form| all(*form)).all(passes_on)).then(|| Defined {
+        address,
+        size: 0,
+        ..*first
+    })
 }
 
 /// Whether anything is to be learnt when it returns.

@@ -4,17 +4,21 @@
 //! many functions there are and where in the table the parts are. Releases from 1.17 on pass arguments in registers; 1.16
 //! has 1.17's magic number, so there the release's name counts.
 
-use agent_common::tls::function;
+use agent_common::tls::{Deferred, function};
 use memchr::memmem;
 
 use super::elf::{Image, Section};
 use super::{Kind, Place, code};
 
-const FUNCTIONS: [(&[u8], u64); 4] = [
-    (b"crypto/tls.(*Conn).Read\0", function::GO_READ),
-    (b"crypto/tls.(*Conn).Write\0", function::GO_WRITE),
-    (b"crypto/tls.(*Conn).clientHandshake\0", function::GO_HANDSHAKE),
-    (b"crypto/tls.(*Conn).serverHandshake\0", function::GO_HANDSHAKE),
+const FUNCTIONS: [(&[u8], u64, Part); 8] = [
+    (b"crypto/tls.(*Conn).Read\0", function::GO_READ, Part::Whole),
+    (b"crypto/tls.(*Conn).Read.deferwrap1\0", function::GO_READ, Part::Deferred(1)),
+    (b"crypto/tls.(*Conn).Read.deferwrap2\0", function::GO_READ, Part::Deferred(2)),
+    (b"crypto/tls.(*Conn).Write\0", function::GO_WRITE, Part::Whole),
+    (b"crypto/tls.(*Conn).Write.deferwrap1\0", function::GO_WRITE, Part::Deferred(1)),
+    (b"crypto/tls.(*Conn).Write.deferwrap2\0", function::GO_WRITE, Part::Deferred(2)),
+    (b"crypto/tls.(*Conn).clientHandshake\0", function::GO_HANDSHAKE, Part::Whole),
+    (b"crypto/tls.(*Conn).serverHandshake\0", function::GO_HANDSHAKE, Part::Whole),
 ];
 /// What these names have in common.
 const PREFIX: &[u8] = b"crypto/tls.(*Conn).";
@@ -30,14 +34,62 @@ const WINDOW: u64 = 1024 * 1024;
 /// The entries of the functions, and all places where they return.
 pub(super) fn places(image: &Image<'_>) -> Vec<Place> {
     let found = if image.x86_64 { Table::find(image).and_then(|table| table.functions(image)) } else { None };
-    let of_function = |(function, from, to): (u64, u64, u64)| {
-        // All or nothing: a call that is seen to begin must be seen to end.
-        let returns = code::returns(image, from, to).filter(|returns| !returns.is_empty())?;
-        let place = |address, kind| Some(Place { function, at: image.place_of_code(address)?, kind });
-        let returns = returns.into_iter().map(|address| place(address, Kind::Ret));
-        std::iter::once(place(from, Kind::Entry)).chain(returns).collect::<Option<Vec<_>>>()
-    };
-    found.unwrap_or_default().into_iter().filter_map(of_function).flatten().collect()
+    let found = found.unwrap_or_default();
+    let wholes = found.iter().filter(|found| found.part == Part::Whole);
+    wholes.filter_map(|whole| of_function(image, whole, &found)).flatten().collect()
+}
+
+/// The places of one function, all or none: a call that is seen to begin must be seen to end.
+fn of_function(image: &Image<'_>, whole: &Found, found: &[Found]) -> Option<Vec<Place>> {
+    let mut returns = code::returns(image, whole.from, whole.to).filter(|returns| !returns.is_empty())?;
+    let place = |address, kind| Some(Place { function: whole.function, at: image.place_of_code(address)?, kind });
+    let mut places = vec![place(code::emulated_in_go(image, whole.from).unwrap_or(whole.from), Kind::Entry)?];
+    if let Some((nth, address, deferred)) =
+        [1, 2].into_iter().find_map(|nth| deferred(image, whole, &returns, found, nth))
+    {
+        places.push(place(address, Kind::Deferred(deferred))?);
+        returns.retain(|ret| ret.closures < nth);
+    }
+    for ret in returns {
+        places.push(place(ret.address, Kind::Ret)?);
+    }
+    Some(places)
+}
+
+/// Where to see what a function returns before it does: at the closure that it defers as the nth, which it calls as the nth of
+/// the last ones. All that has to be found is that the function takes its result from the same place each time.
+fn deferred(
+    image: &Image<'_>,
+    whole: &Found,
+    returns: &[code::Ret],
+    found: &[Found],
+    nth: usize,
+) -> Option<(usize, u64, Deferred)> {
+    let wrap = found.iter().find(|found| found.function == whole.function && found.part == Part::Deferred(nth))?;
+    let address = code::emulated_in_go(image, wrap.from)?;
+    let mut slots = returns.iter().filter(|ret| ret.closures >= nth).map(|ret| ret.slot);
+    let slot = slots.next()?.filter(|slot| *slot < u64::from(Deferred::SLOTS))?;
+    let same = slots.all(|other| other == Some(slot)) && wrap.from >= whole.to;
+    let back = address.checked_sub(whole.from).filter(|_| same)?;
+    Some((nth, address, Deferred { slot: u16::try_from(slot).ok()?, back: u16::try_from(back).ok()? }))
+}
+
+/// What a name looked for is the name of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// One of the functions.
+    Whole,
+    /// The closure that it defers as the nth, where the compiler has made that a function (Go 1.22 and newer).
+    Deferred(usize),
+}
+
+/// A function that was looked for, between two addresses.
+#[derive(Debug)]
+struct Found {
+    function: u64,
+    part: Part,
+    from: u64,
+    to: u64,
 }
 
 /// How a release writes its table.
@@ -112,8 +164,8 @@ impl Table {
         Some(Self { format, text, count, names, functions: at.checked_add(functions)? })
     }
 
-    /// Those of the functions looked for that are there, with the addresses where each begins and the next one does.
-    fn functions(&self, image: &Image<'_>) -> Option<Vec<(u64, u64, u64)>> {
+    /// Those of the functions looked for that are there; each ends where the next one begins.
+    fn functions(&self, image: &Image<'_>) -> Option<Vec<Found>> {
         let names = self.names(image);
         let mut found = Vec::new();
         if names.is_empty() {
@@ -127,8 +179,9 @@ impl Table {
         let mut window = Window::default();
         while let (Some(description), Some(to)) = (halves.next(), halves.next()) {
             let name = window.read(image, self.functions.checked_add(description)?.checked_add(head)?)?;
-            if let Some((_, function)) = names.iter().find(|(at, _)| *at == name) {
-                found.push((*function, self.text.checked_add(from)?, self.text.checked_add(to)?));
+            if let Some(&(_, function, part)) = names.iter().find(|(at, ..)| *at == name) {
+                let (from, to) = (self.text.checked_add(from)?, self.text.checked_add(to)?);
+                found.push(Found { function, part, from, to });
             }
             from = to;
         }
@@ -136,13 +189,13 @@ impl Table {
     }
 
     /// Where among the names those stand that are looked for.
-    fn names(&self, image: &Image<'_>) -> Vec<(u64, u64)> {
+    fn names(&self, image: &Image<'_>) -> Vec<(u64, u64, Part)> {
         let mut found = Vec::new();
         image.pieces(&self.names, NAME, |from, piece| {
             for hit in memmem::find_iter(piece, PREFIX) {
                 let begins = hit == 0 || piece[hit - 1] == 0;
-                let known = FUNCTIONS.iter().find(|(name, _)| begins && piece[hit..].starts_with(name));
-                found.extend(known.map(|(_, function)| (from + hit as u64, *function)));
+                let known = FUNCTIONS.iter().find(|(name, ..)| begins && piece[hit..].starts_with(name));
+                found.extend(known.map(|(_, function, part)| (from + hit as u64, *function, *part)));
             }
         });
         found

@@ -19,6 +19,8 @@ mod rust;
 
 use std::fs::File;
 
+use agent_common::tls::Deferred;
+
 pub use self::files::{Mapped, files};
 pub use self::host::host_files;
 
@@ -41,6 +43,8 @@ pub enum Kind {
     Return,
     /// An instruction by which the function returns: a uprobe. Go moves its stacks, which no uretprobe survives.
     Ret,
+    /// The beginning of what the function has deferred, which it calls last when it returns: a uprobe that costs less.
+    Deferred(Deferred),
 }
 
 /// The most places of one file. A program has a few dozen at most.

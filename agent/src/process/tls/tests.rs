@@ -50,8 +50,8 @@ fn output(program: &str, arguments: &[&str], file: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Where in the file a function begins, and where it has its `RET`s, by objdump.
-fn disassembled(file: &Path, name: &str) -> Option<(u64, Vec<u64>)> {
+/// What objdump says of a function: where in the file it begins, and its instructions, each with its place in the file.
+fn disassembled(file: &Path, name: &str) -> Option<(u64, Vec<(u64, String)>)> {
     let text = output("objdump", &["-dF", "--no-show-raw-insn", &format!("--disassemble={name}")], file)?;
     // `0000000000035430 <SSL_read@@OPENSSL_3.0.0> (File Offset: 0x35430):`
     let head =
@@ -60,28 +60,84 @@ fn disassembled(file: &Path, name: &str) -> Option<(u64, Vec<u64>)> {
     let hex = |text: &str| u64::from_str_radix(text, 16).unwrap();
     let address = hex(head.split(' ').next().unwrap());
     let at = hex(head.rsplit_once("0x").unwrap().1.trim_end_matches("):"));
-    // `   3546c:	ret`
+    // `   3546c:\tret`
     let instructions = text.lines().filter_map(|line| line.split_once(":\t"));
-    let returns = instructions.filter(|(_, code)| matches!(code.trim(), "ret" | "repz ret" | "bnd ret"));
-    Some((at, returns.map(|(address, _)| hex(address.trim())).map(|ret| ret - address + at).collect()))
+    let placed = |(from, code): (&str, &str)| (hex(from.trim()) - address + at, code.trim().to_owned());
+    let placed = instructions.map(placed).collect();
+    Some((at, placed))
+}
+
+/// Where in the file the first of a function's calls leads that is not to another file's function.
+fn called(file: &Path, name: &str) -> Option<u64> {
+    let (at, code) = disassembled(file, name)?;
+    let (_, call) = code.iter().find(|(_, code)| code.starts_with("call"))?;
+    // `call   35290 <SSL_get_default_timeout@@OPENSSL_3.0.0+0x10> (File Offset: 0x35290)`
+    let offset = call.rsplit_once("0x").unwrap().1.trim_end_matches(')');
+    assert!(!call.contains("@plt"), "{call}, in the function at {at:x}");
+    Some(u64::from_str_radix(offset, 16).unwrap())
 }
 
 /// A file has the functions, all where objdump sees them, and no others of those that may be hooked.
 fn has(file: &Path, functions: &[(&str, u64)]) {
-    let mut expected = Vec::new();
-    for (name, function) in functions {
-        let Some((at, returns)) = disassembled(file, name) else { return };
-        let place = |at, kind| Place { function: *function, at, kind };
-        expected.push(place(at, Kind::Entry));
-        if name.starts_with("crypto/tls") {
-            assert!(!returns.is_empty(), "{name}");
-            expected.extend(returns.into_iter().map(|at| place(at, Kind::Ret)));
-        } else if !matches!(*function, function::SSL_FREE | function::SSL_BEGINS | function::GNUTLS_DEINIT) {
-            expected.push(place(at, Kind::Return));
-        }
-    }
+    let Some(mut expected) = expected(file, functions) else { return };
     expected.sort_unstable();
     assert_eq!(of(file), expected, "{}", file.display());
+}
+
+fn expected(file: &Path, functions: &[(&str, u64)]) -> Option<Vec<Place>> {
+    let mut expected = Vec::new();
+    for (name, function) in functions {
+        let (at, code) = disassembled(file, name)?;
+        let place = |at, kind| Place { function: *function, at, kind };
+        if name.starts_with("crypto/tls") {
+            expected.extend(of_go(file, name, &code, place)?);
+        } else {
+            expected.push(place(at, Kind::Entry));
+            if returns(*function) {
+                expected.push(place(at, Kind::Return));
+            }
+        }
+    }
+    Some(expected)
+}
+
+fn returns(function: u64) -> bool {
+    !matches!(function, function::SSL_FREE | function::SSL_BEGINS | function::GNUTLS_DEINIT)
+}
+
+/// Go's functions are hooked where they save the frame's pointer; and where the first closure that can be hooked so does the
+/// same, which is called before a `RET`; else at the `RET`.
+fn of_go(file: &Path, name: &str, code: &[(u64, String)], place: impl Fn(u64, Kind) -> Place) -> Option<Vec<Place>> {
+    let push = |code: &[(u64, String)]| code.iter().find(|(_, code)| code == "push   %rbp").map(|(at, _)| *at);
+    let ends = code.iter().enumerate().filter(|(_, (_, code))| matches!(code.as_str(), "ret" | "repz ret" | "bnd ret"));
+    let mut ends: Vec<_> = ends.map(|(end, _)| end).collect();
+    assert!(!ends.is_empty(), "{name}");
+    let mut places = vec![place(push(code).unwrap(), Kind::Entry)];
+    // `call *%rax; movb $0x0,0x2f(%rsp); mov 0xb0(%rsp),%rdx; mov (%rdx),%rax; call *%rax;
+    // mov 0x20(%rsp),%rax; mov …,%rbx; mov …,%rcx; add …,%rsp; pop %rbp; ret`
+    let is_call = |at: usize| code[at].1 == "call   *%rax";
+    let called = |end: usize| {
+        if !is_call(end - 6) {
+            0
+        } else if is_call(end - 10) {
+            2
+        } else {
+            1
+        }
+    };
+    let names: &[usize] = if name.ends_with("Handshake") { &[] } else { &[1, 2] };
+    for &nth in names {
+        let Some(&first) = ends.iter().find(|end| called(**end) >= nth) else { continue };
+        let (_, closure) = disassembled(file, &format!("{name}.deferwrap{nth}"))?;
+        let Some(at) = push(&closure) else { continue };
+        let slot = code[first - 5].1.strip_prefix("mov    0x").unwrap().strip_suffix("(%rsp),%rax").unwrap();
+        let (slot, back) = (u16::from_str_radix(slot, 16).unwrap(), u16::try_from(at - code[0].0).unwrap());
+        places.push(place(at, Kind::Deferred(Deferred { slot, back })));
+        ends.retain(|end| called(*end) < nth);
+        break;
+    }
+    places.extend(ends.into_iter().map(|end| place(code[end].0, Kind::Ret)));
+    Some(places)
 }
 
 fn library(name: &str) -> Option<PathBuf> {
@@ -109,8 +165,16 @@ fn compile(folder: &Path, source: &str, text: &str, compiler: &str, arguments: &
 
 #[test]
 fn openssl_in_a_library_and_in_node() {
-    if let Some(library) = library("libssl.so.3") {
-        has(&library, &OPENSSL);
+    // Distributions' have functions inside that do what these pass on.
+    if let Some(library) = library("libssl.so.3")
+        && let Some(mut places) = expected(&library, &OPENSSL[4..])
+    {
+        for (name, function) in [OPENSSL[1], OPENSSL[3]] {
+            let Some(at) = called(&library, name) else { return };
+            places.extend([Kind::Entry, Kind::Return].map(|kind| Place { function, at, kind }));
+        }
+        places.sort_unstable();
+        assert_eq!(of(&library), places);
     }
     let folders = std::env::var_os("PATH").unwrap_or_default();
     match std::env::split_paths(&folders).map(|folder| folder.join("node")).find(|node| node.is_file()) {
@@ -140,6 +204,9 @@ fn go_however_it_is_linked() {
     ] {
         has(&build(name, arguments).unwrap(), &GO);
     }
+    let by_closure =
+        |function| of(&plain).iter().any(|place| place.function == function && matches!(place.kind, Kind::Deferred(_)));
+    assert!(by_closure(function::GO_READ) && by_closure(function::GO_WRITE), "{:?}", of(&plain));
     // Without symbols objdump cannot tell; the code is the same.
     let stripped = build("stripped.go", &["-ldflags=-s -w"]).unwrap();
     assert_eq!(of(&stripped), of(&plain));
@@ -199,6 +266,40 @@ fn a_function_that_calls_its_longer_form_is_not_hooked() {
         let has = |function| found.iter().any(|place| place.function == function);
         assert!(has(function::SSL_WRITE_EX2), "{name}");
         assert_eq!(has(function::SSL_WRITE_EX), both, "{name}");
+    }
+}
+
+#[test]
+fn forms_of_one_call_are_hooked_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = "__attribute__((noinline)) static int inside(void *s, char *b, long n, long *r) {\n\
+        for (long i = 0; i < n; i++) b[i] = puts(s); *r = puts(b); return puts(s); }\n";
+    let first =
+        "int SSL_read_ex(void *s, void *b, long n, long *r) { int d = inside(s, b, n, r); return d < 0 ? 0 : d; }\n";
+    let calls = "int SSL_read(void *s, void *b, int n) { long r; return inside(s, b, n, &r) > 0 ? r : -1; }\n";
+    let through = "int SSL_read(void *s, void *b, int n) { long r; return SSL_read_ex(s, b, n, &r) > 0 ? r : -1; }\n";
+    let own = "int SSL_read(void *s, char *b, int n) { b[n] = puts(s); return n; }\n";
+    let changes = "int SSL_read_ex(void *s, void *b, long n, long *r) { int d = inside(s, b, n - 1, r); return d < 0 ? 0 : d; }\n";
+    let plain = ["-shared", "-fPIC", "-O2", "-fno-ipa-sra", "-fno-ipa-cp"];
+    let marked = [&plain[..], &["-fcf-protection"]].concat();
+    let direct = [&plain[..], &["-Wl,-Bsymbolic"]].concat();
+    for (name, first, second, arguments, at_inside) in [
+        ("calls.c", first, calls, &plain[..], true),
+        ("marked.c", first, calls, &marked, true),
+        ("through.c", first, through, &direct, true),
+        ("own.c", first, own, &plain, false),
+        ("changes.c", changes, calls, &plain, false),
+    ] {
+        let text = format!("int puts(const char *);\n{inside}{first}{second}");
+        let Some(library) = compile(folder.path(), name, &text, "cc", arguments) else { return };
+        let Some((at, code)) = disassembled(&library, "inside") else { return };
+        let at = at + if code[0].1 == "endbr64" { 4 } else { 0 };
+        let place = |kind| Place { function: function::SSL_READ_EX, at, kind };
+        let found = of(&library);
+        assert_eq!(found == [place(Kind::Entry), place(Kind::Return)], at_inside, "{name}: {found:?}");
+        if !at_inside {
+            assert_eq!(found.len(), 4, "{name}: {found:?}");
+        }
     }
 }
 
