@@ -55,7 +55,7 @@ pub fn take(sk: u64, socket: &mut Socket, first: &First) -> bool {
     describe(&mut record, socket, &ends, thread, call::now());
     record.kind = lifecycle::OPEN;
     record.fresh = socket.fresh;
-    record.tls = socket.tls;
+    record.tls = socket.tls.into();
     if !socket::addresses(sk, ends.family, &mut record) {
         return false;
     }

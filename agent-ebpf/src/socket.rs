@@ -57,17 +57,19 @@ pub struct Socket {
     pub dialler: u32,
     pub dialler_parent: u32,
     /// One of [`tls`]. With TLS, what the calls on the socket move is not the payload; the library's functions tell that.
-    pub tls: u32,
+    pub tls: u16,
+    /// Not 0: records were received outside of the library's functions, since plaintext was last seen to be received.
+    pub unseen: u16,
     /// Octets of plaintext sent and received so far, with TLS; modulo 2^32.
     pub plain: [u32; 2],
 }
 
 /// Whether TLS is spoken on a socket.
 pub mod tls {
-    pub const NO: u32 = 0;
-    pub const YES: u32 = 1;
+    pub const NO: u16 = 0;
+    pub const YES: u16 = 1;
     /// By Go, which reads and writes records within its functions alone.
-    pub const GO: u32 = 2;
+    pub const GO: u16 = 2;
 }
 
 /// Whether the threads that use a socket run coroutines that can be told apart.
@@ -95,6 +97,7 @@ impl Socket {
         dialler: 0,
         dialler_parent: 0,
         tls: tls::NO,
+        unseen: 0,
         plain: [0; 2],
     };
 

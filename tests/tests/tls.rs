@@ -90,7 +90,14 @@ fn spans(agent: Agent, count: usize) -> Result<Vec<Span>> {
     let counted = |spans: &[Span]| with(spans, |target| !target.contains(WARM));
     let all = || Ok((counted(&agent.spans()?).len() >= count).then_some(()));
     // Too few are better told of by the comparison that follows than by a deadline.
-    let _ = wait::until(Duration::from_secs(15), "all spans are there", all);
+    if wait::until(Duration::from_secs(15), "all spans are there", all).is_err() {
+        let counted = ["drop", "loss", "lost", "tls", "exchanges", "connections", "operations"];
+        for sample in agent.metrics()?.0.iter().filter(|sample| sample.value > 0.0) {
+            if counted.iter().any(|part| sample.name.contains(part)) {
+                println!("{} {:?} {}", sample.name, sample.labels, sample.value);
+            }
+        }
+    }
     Ok(counted(&agent.stop()?.spans))
 }
 
@@ -114,7 +121,15 @@ fn compare(name: &str, service: &Service, done: &[Done], served: &[Exchange], sp
         count += exchanges.len();
     }
     sides.push(Side::server(served, service.port()).clocks(Clock::LOOSE, Clock::LOOSE).over_tls().lossy());
-    ensure!(spans.len() * 100 >= count * 98, "{} spans of {count} at {name}", spans.len());
+    if spans.len() * 100 < count * 98 {
+        let mut seen = BTreeMap::<_, usize>::new();
+        for span in &spans {
+            let tag = span.target().unwrap_or_default();
+            let tag = tag.split_once("id=").map_or("", |(_, tag)| tag.rsplit_once('-').map_or(tag, |(tag, _)| tag));
+            *seen.entry((span.kind, tag.to_owned())).or_default() += 1;
+        }
+        anyhow::bail!("{} spans of {count} at {name}, by kind and client: {seen:?}", spans.len());
+    }
     expect_pairs(&sides, &spans)?;
     for span in &spans {
         let version = if span.target().is_some_and(|target| is_h2(&target)) { "2" } else { "1.1" };

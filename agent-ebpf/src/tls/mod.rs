@@ -334,10 +334,13 @@ pub fn moved(sk: u64, socket: &mut Socket, thread: u64, direction: Direction) {
         session::uses(&SessionId { tgid, address: calling.session }, sk, socket);
         return;
     }
-    if socket.tls == tls::GO && direction == Direction::Ingress {
-        // The goroutine was in the function before that was hooked: what it reads will not be seen, but for the gap.
-        socket.plain[1] = socket.plain[1].wrapping_add(1);
-        return;
+    if direction == Direction::Ingress {
+        // With Go, a goroutine was in the function before that was hooked. It may have read before another one, which has sent
+        // the request, is seen to be Go's.
+        socket.unseen = 1;
+        if socket.tls == tls::GO {
+            return;
+        }
     }
     let called = session::beside(thread, sk, socket, direction);
     if called != 0 {
