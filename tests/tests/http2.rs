@@ -247,7 +247,8 @@ fn large_responses_beside_small_ones() -> Result<()> {
 }
 
 /// Node writes much more than 64 KiB by one call, of which not all is captured, so that frames go by unseen. Every request
-/// has its spans nevertheless, and what they say is right; h2load, which reads less at a time, is known in full.
+/// has its spans nevertheless, and what they say is right; h2load, which reads less at a time, is known in full, and of it
+/// the server's end learns what it has lost: only the responses whose octets were not seen are known in part.
 #[test]
 fn frames_that_are_not_captured() -> Result<()> {
     needs!("root", "node", "h2load");
@@ -268,12 +269,13 @@ fn frames_that_are_not_captured() -> Result<()> {
         let spans: Vec<_> = served.iter().filter(|span| span.target().as_deref() == Some(&*told.1)).collect();
         ensure!(spans.len() == TIMES, "{} spans of {}", spans.len(), told.1);
         for span in spans {
-            ensure!(span.status_code().is_none_or(|status| status == told.2), "{span:?}");
-            ensure!(span.int("http.response.body.size").is_none_or(|size| size == told.4), "{span:?}");
+            ensure!(span.status_code() == Some(told.2), "{span:?}");
+            let (size, partial) = (span.int("http.response.body.size"), span.attributes.contains_key("remora.partial"));
+            let seen = if told.4 < 100_000 { size.is_some() && !partial } else { partial };
+            ensure!(seen && size.is_none_or(|size| size == told.4), "{span:?}");
             ensure!(span.str("error.type").is_none_or(|error| error == "503" && told.2 == 503), "{span:?}");
         }
     }
-    ensure!(served.iter().any(|span| span.attributes.contains_key("remora.partial")), "all was captured");
     Ok(())
 }
 

@@ -7,9 +7,11 @@ use agent_common::hint;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid};
 use rustc_hash::FxHashMap;
 
+use super::pairs::Pairs;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
 use crate::protocol::http::{self, Method};
+use crate::protocol::http2::Side;
 use crate::protocol::{Begun, Coroutine, End, Exchange, Follower, IgnoreReason, Notice, Segment, Verdict};
 use crate::signal::span::{Endpoints, Kind, Tls};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
@@ -133,6 +135,8 @@ pub struct Connections {
     holding: Vec<ConnId>,
     /// Connections with an exchange that is not certain yet.
     unsettled: Vec<ConnId>,
+    /// Connections that may learn from their other end.
+    pairs: Pairs,
     #[expect(clippy::vec_box, reason = "each goes on by itself")]
     exchanges: Vec<Box<Exchange>>,
     notices: Vec<Notice>,
@@ -156,6 +160,7 @@ impl Connections {
             hints,
             holding: Vec::new(),
             unsettled: Vec::new(),
+            pairs: Pairs::default(),
             exchanges: Vec::new(),
             notices: Vec::new(),
             stats: Stats::default(),
@@ -294,6 +299,25 @@ impl Connections {
         }
     }
 
+    /// Where something of HTTP/2 is not known at one end of a connection, the other end may know it.
+    fn compare(&mut self, conn: ConnId, endpoints: Option<Endpoints>, lacking: bool) {
+        let Some(endpoints) = endpoints else { return };
+        let Some((ends, pair)) = self.pairs.meet(conn, &endpoints, lacking) else { return };
+        let [first, second] = self.table.get_disjoint_mut([&ends[0], &ends[1]]);
+        let more = match (first.and_then(Connection::side), second.and_then(Connection::side)) {
+            (Some(first), Some(second)) => pair.kinship.compare(first, second),
+            _ => false,
+        };
+        if !more {
+            self.pairs.forget(conn, &endpoints);
+        }
+        for conn in ends {
+            if let Some(connection) = self.table.get_mut(&conn) {
+                connection.note_unsettled(conn, &mut self.unsettled);
+            }
+        }
+    }
+
     fn gap(&mut self, conn: ConnId, direction: Direction, octets: u32, at: MonoNanos) {
         self.with_follower(conn, |follower, out| follower.gap(direction, Some(octets.into()), at, &mut { out }));
     }
@@ -389,7 +413,11 @@ impl Connections {
         let end = if errno == 0 { End::Closed } else { lost(errno) };
         self.with_follower(conn, |follower, out| follower.close(at, end, &mut { out }));
         self.settle(conn, out);
-        if let Some(Connection { follower: Some(mut follower), .. }) = self.table.remove(&conn) {
+        let Some(Connection { follower, endpoints, .. }) = self.table.remove(&conn) else { return };
+        if let Some(endpoints) = &endpoints {
+            self.pairs.forget(conn, endpoints);
+        }
+        if let Some(mut follower) = follower {
             self.followed += follower.take_stats();
         }
     }
@@ -440,6 +468,7 @@ impl Connections {
                 self.stats.evicted += 1;
             }
         }
+        self.pairs.retain(|conn| self.table.contains_key(&conn));
         for connection in self.table.values_mut() {
             if let Some(follower) = &mut connection.follower {
                 self.followed += follower.take_stats();
@@ -463,11 +492,8 @@ impl Connections {
         let endpoints = connection.endpoints;
         if let Some(follower) = &mut connection.follower {
             self.notices.extend(follower.notices());
-            if follower.is_unsettled() && !connection.unsettled {
-                connection.unsettled = true;
-                self.unsettled.push(conn);
-            }
         }
+        connection.note_unsettled(conn, &mut self.unsettled);
         out.extend(self.notices.drain(..).map(|notice| match notice {
             Notice::Begun(mut request) => {
                 if let Some((_, dialler)) = connection.dialled.take_if(|(first, _)| *first == request.position) {
@@ -487,6 +513,12 @@ impl Connections {
                 hints.set(conn, hinted.0, hinted.1);
             }
         }
+        if let Some(follower) = connection.follower.as_ref().and_then(|follower| follower.http2())
+            && (!self.pairs.is_empty() || follower.is_lacking())
+        {
+            let lacking = follower.is_lacking();
+            self.compare(conn, endpoints, lacking);
+        }
     }
 }
 
@@ -494,6 +526,20 @@ impl Connections {
 const TOLD: usize = 16;
 
 impl Connection {
+    /// Notes a connection with an exchange that the next sweep may hand on.
+    fn note_unsettled(&mut self, conn: ConnId, unsettled: &mut Vec<ConnId>) {
+        if !self.unsettled && self.follower.as_ref().is_some_and(|follower| follower.is_unsettled()) {
+            self.unsettled = true;
+            unsettled.push(conn);
+        }
+    }
+
+    /// This end, to compare it with the other one.
+    fn side(&mut self) -> Option<Side<'_>> {
+        let positions = [&self.streams[0], &self.streams[1]].map(Stream::position);
+        Some(Side { follower: self.follower.as_mut()?.http2_mut()?, positions })
+    }
+
     /// Remembers the trace of a request that begins at `position`.
     fn learn(&mut self, direction: Direction, position: Seq, told: Told) {
         if self.told.len() >= TOLD {

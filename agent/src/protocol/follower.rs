@@ -168,20 +168,36 @@ impl Follower {
         matches!(self.protocol, Protocol::Http2(_))
     }
 
+    /// What follows its HTTP/2, when it speaks that.
+    pub(crate) const fn http2(&self) -> Option<&http2::Follower> {
+        match &self.protocol {
+            Protocol::Http1(_) => None,
+            Protocol::Http2(follower) => Some(follower),
+        }
+    }
+
+    /// What follows its HTTP/2, to learn from its other end.
+    pub(crate) const fn http2_mut(&mut self) -> Option<&mut http2::Follower> {
+        match &mut self.protocol {
+            Protocol::Http1(_) => None,
+            Protocol::Http2(follower) => Some(follower),
+        }
+    }
+
     /// Whether an exchange is complete but kept until [`Self::settle`] or until it is certain.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         match &self.protocol {
             Protocol::Http1(follower) => follower.is_unsettled(),
-            Protocol::Http2(_) => false,
+            Protocol::Http2(follower) => follower.is_unsettled(),
         }
     }
 
-    /// Gives out what nothing has spoken against for a second.
+    /// Gives out what nothing has spoken against for a second, or what has ended unseen.
     pub fn settle(&mut self, now: MonoNanos, out: &mut impl FnMut(Exchange)) {
         match &mut self.protocol {
             Protocol::Http1(follower) => follower.settle(now, out),
-            Protocol::Http2(_) => {}
+            Protocol::Http2(follower) => follower.settle(out),
         }
     }
 

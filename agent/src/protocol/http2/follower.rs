@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::error::ErrorCode;
 use super::frames::{Frames, Start};
 use super::hpack::Decoder;
+use super::other_end::Mark;
 use super::reading::Settings;
 use super::streams::Streams;
 use crate::protocol::http::{Config, Method, Stats};
@@ -40,11 +41,13 @@ pub(super) struct Lane {
     pub(super) frames: Frames,
     pub(super) decoder: Decoder,
     pub(super) block: Option<Block>,
+    /// The newest whole block.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Lane {
     fn new(fresh: bool, limit: usize) -> Self {
-        Self { frames: Frames::new(fresh, limit), decoder: Decoder::new(fresh), block: None }
+        Self { frames: Frames::new(fresh, limit), decoder: Decoder::new(fresh), block: None, mark: None }
     }
 }
 
@@ -178,10 +181,7 @@ impl Follower {
     /// What may be left uncaptured in `direction` from its current position on.
     #[must_use]
     pub fn want(&self, direction: Direction) -> Want {
-        let lane = match direction {
-            Direction::Egress => &self.egress,
-            Direction::Ingress => &self.ingress,
-        };
+        let lane = self.lane_of(direction);
         let skip = lane.frames.content().map(|(stream, left)| {
             // The head of the next message is wanted.
             let messages = self.streams.messages(stream, self.request_direction != Some(direction));
@@ -222,6 +222,13 @@ impl Follower {
     /// Takes what is to be told of requests whose exchanges are not complete, in order.
     pub fn notices(&mut self) -> std::vec::Drain<'_, Notice> {
         self.streams.notices.drain(..)
+    }
+
+    pub(super) const fn lane_of(&self, direction: Direction) -> &Lane {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
     }
 
     pub(super) fn lane(&mut self, direction: Direction) -> &mut Lane {

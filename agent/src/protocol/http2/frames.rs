@@ -142,6 +142,17 @@ impl Frames {
         matches!(self.state, State::Lost)
     }
 
+    /// Whether the next octet is the first one of a frame.
+    pub(super) const fn is_between(&self) -> bool {
+        matches!(self.state, State::Head(0))
+    }
+
+    /// The next octet is the first one of a frame, beyond doubt.
+    pub(super) fn resume(&mut self) {
+        self.state = State::Head(0);
+        self.certainty = ENOUGH;
+    }
+
     /// Where the next frame begins is not known any more.
     pub(super) fn lose(&mut self) {
         self.state = State::Lost;

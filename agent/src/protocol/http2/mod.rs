@@ -9,16 +9,18 @@
 //! - `hpack`, `headers`: blocks of header fields, as far as they are known.
 //! - `stream`, `streams`: which messages belong to which exchange.
 //! - `follower`, `reading`: the above put together.
+//! - `other_end`: what the follower of the same connection's other end knows more.
 //!
 //! What is not known after a loss, or of a connection older than the agent: where the next frame begins, which is searched
 //! at the beginnings of calls; and what stands in the tables of header fields, so that some fields are unknown until
-//! they are sent in full again. Streams that begin while that is so have exchanges that are partial.
+//! they are sent in full again, or the other end tells. Streams that begin while that is so have exchanges that are partial.
 
 mod error;
 mod follower;
 mod frames;
 mod headers;
 mod hpack;
+mod other_end;
 mod reading;
 mod stream;
 mod streams;
@@ -28,6 +30,7 @@ mod tests;
 pub use self::error::ErrorCode;
 pub use self::follower::Follower;
 pub(super) use self::frames::{begins_call, begins_connection};
+pub use self::other_end::{Kinship, Side};
 
 /// As many octets tell how a connection begins.
 pub(super) const BEGINNING: usize = agent_common::http2::HEAD;

@@ -8,6 +8,7 @@ use super::follower::{Block, Follower};
 use super::frames::{Content, Frame, Piece, Step};
 use super::headers::{Headers, Kind};
 use super::hpack::Decoder;
+use super::other_end::Mark;
 use super::streams::Request;
 use crate::protocol::http::Loss;
 use crate::protocol::{Exchange, IgnoreReason, Segment, UNKNOWN};
@@ -222,7 +223,10 @@ impl Follower {
             Headers::unknown()
         } else {
             match Headers::read(&block.octets, &mut lane.decoder) {
-                Some(headers) => headers,
+                Some(headers) => {
+                    lane.mark = Some(Mark::of(block));
+                    headers
+                }
                 None if !lane.frames.is_certain() => return self.invalid(direction, at, out),
                 None => {
                     self.streams.stats.lose(Loss::Invalid);

@@ -37,7 +37,8 @@ pub(super) struct Streams {
     early: usize,
     weight: usize,
     limits: Limits,
-    /// The newest stream that a request was seen on; 0 for none.
+    /// The first and the newest stream that a request was seen on; 0 for none.
+    first: u32,
     highest: u32,
     /// Counts requests.
     number: u32,
@@ -45,6 +46,8 @@ pub(super) struct Streams {
     calls: bool,
     /// When to look for streams that have ended unseen.
     check: Option<MonoNanos>,
+    /// Streams that have ended unseen.
+    overdue: Vec<u32>,
     pub(super) notices: Vec<Notice>,
     pub(super) stats: Stats,
 }
@@ -56,10 +59,12 @@ impl Streams {
             early: 0,
             weight: 0,
             limits,
+            first: 0,
             highest: 0,
             number: 0,
             calls: false,
             check: None,
+            overdue: Vec::new(),
             notices: Vec::new(),
             stats: Stats::default(),
         }
@@ -81,6 +86,7 @@ impl Streams {
     pub(super) fn request(&mut self, id: u32, request: Request) {
         let Request { mut message, start, direction, at, size, partial, doubtful } = request;
         self.highest = id;
+        self.first = if self.first == 0 { id } else { self.first };
         self.purge_early(id);
         self.stats.requests += 1;
         self.number = self.number.wrapping_add(1);
@@ -147,7 +153,7 @@ impl Streams {
     /// The first stream of a connection, whose request came by HTTP/1 and was told already; `complete`: all of it was seen.
     pub(super) fn resume(&mut self, mut exchange: Exchange, complete: bool) {
         exchange.http.version = Version::Http2;
-        (self.highest, self.number) = (1, exchange.number);
+        (self.first, self.highest, self.number) = (1, 1, exchange.number);
         let mut stream = Stream::new(exchange.request_end);
         stream.weight = weight(&exchange.http);
         stream.request = if complete { Progress::Complete } else { Progress::Unknown };
@@ -317,6 +323,28 @@ impl Streams {
             self.conclude(id, out);
         }
         self.check = (!waiting.is_empty()).then(|| MonoNanos(now.0.saturating_add(super::SECOND)));
+    }
+
+    /// Responses were read up to where the connection's other end has read them: what has ended there has ended.
+    pub(super) fn compare(&mut self, other: &Self) {
+        let ended = |id: &u32| (other.first..=other.highest).contains(id) && !other.open.contains_key(id);
+        let unseen = |stream: &Stream| stream.doubtful && stream.response.start.is_some();
+        let overdue = self.open.iter().filter(|(id, stream)| unseen(stream) && ended(id));
+        self.overdue.extend(overdue.map(|(id, _)| *id));
+    }
+
+    /// Whether [`Self::settle_overdue`] has something to give out.
+    pub(super) const fn is_overdue(&self) -> bool {
+        !self.overdue.is_empty()
+    }
+
+    /// Gives out those that have ended unseen.
+    pub(super) fn settle_overdue(&mut self, out: &mut impl FnMut(Exchange)) {
+        for id in std::mem::take(&mut self.overdue) {
+            if self.open.get(&id).is_some_and(|stream| stream.doubtful) {
+                self.conclude(id, out);
+            }
+        }
     }
 
     /// Nothing more comes: everything ends at `at`, by `failure` where it has not ended otherwise.

@@ -54,6 +54,16 @@ impl Decoder {
         self.table = Table::unknown();
     }
 
+    /// Nothing of the table is unknown.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.table.is_complete()
+    }
+
+    /// Takes over what another observer knows, who has seen the same blocks since the last loss, here or there, and up to now.
+    pub(super) fn learn(&mut self, other: &Self) {
+        self.table.learn(&other.table);
+    }
+
     /// Decodes a whole block. After an error nothing of it is to be believed, nor is the table.
     pub(super) fn decode(&mut self, block: &[u8], mut field: impl FnMut(Field<'_>)) -> Result<(), Invalid> {
         let done = self.read(block, &mut field);

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// One field as it stands in the table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// `None` when it was given by an index that is not known.
     pub(super) name: Option<Cow<'static, [u8]>>,
@@ -95,6 +95,36 @@ impl Table {
         if capacity == 0 {
             self.complete = true;
         }
+        self.evict();
+    }
+
+    /// Nothing stands in it that is not known, but perhaps for a name.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Takes over what another observer knows of this table as it stands now. What both know has to agree, else nothing is.
+    pub(super) fn learn(&mut self, other: &Self) {
+        let more = other.complete || other.entries.len() > self.entries.len();
+        if self.complete || !more {
+            return;
+        }
+        let agrees = |(ours, theirs): (&Entry, &Entry)| {
+            ours.value == theirs.value && (ours.name == theirs.name || ours.name.is_none() || theirs.name.is_none())
+        };
+        let sizes = self.capacity.is_none() || other.capacity.is_none() || self.capacity == other.capacity;
+        if !sizes || !self.entries.iter().zip(&other.entries).all(agrees) {
+            return;
+        }
+        for (ours, theirs) in self.entries.iter_mut().zip(&other.entries) {
+            if ours.name.is_none() {
+                ours.name.clone_from(&theirs.name);
+            }
+        }
+        self.entries.extend(other.entries.iter().skip(self.entries.len()).cloned());
+        self.capacity = self.capacity.or(other.capacity);
+        self.complete = other.complete;
+        self.size = self.entries.iter().map(Entry::size).sum();
         self.evict();
     }
 

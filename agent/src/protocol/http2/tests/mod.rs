@@ -3,6 +3,7 @@
 mod calls;
 mod conversations;
 mod late;
+mod other_end;
 mod properties;
 mod upgrade;
 pub(super) mod wire;
@@ -87,14 +88,14 @@ impl Bench {
         self
     }
 
-    fn advance(&mut self, direction: Direction, octets: u64) -> Seq {
+    pub(super) fn advance(&mut self, direction: Direction, octets: u64) -> Seq {
         let position = &mut self.positions[direction as usize];
         let before = *position;
         *position = before.plus(octets as u32);
         before
     }
 
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         self.stats += self.follower.take_stats();
         self.notices.extend(self.follower.notices());
         let outstanding = self.follower.outstanding() as u64;

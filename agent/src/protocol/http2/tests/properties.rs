@@ -8,29 +8,29 @@ use super::*;
 
 /// One request: how long the contents are, and how many others are under way.
 #[derive(Clone, Copy, Debug)]
-struct Call {
-    sent: usize,
-    received: usize,
+pub(super) struct Call {
+    pub(super) sent: usize,
+    pub(super) received: usize,
     trailers: bool,
     window: usize,
 }
 
-fn calls() -> impl Strategy<Value = Vec<Call>> {
+pub(super) fn calls() -> impl Strategy<Value = Vec<Call>> {
     let call = (0_usize..40, 0_usize..300, any::<bool>(), 0_usize..8)
         .prop_map(|(sent, received, trailers, window)| Call { sent, received, trailers, window });
     prop::collection::vec(call, 1..25)
 }
 
-fn path(id: usize) -> String {
+pub(super) fn path(id: usize) -> String {
     format!("/path/{}", id % 7)
 }
 
-fn status(id: usize) -> u16 {
+pub(super) fn status(id: usize) -> u16 {
     210 + (id % 5) as u16
 }
 
 /// What is sent, one call each.
-fn conversation(calls: &[Call]) -> Vec<(Direction, Vec<u8>)> {
+pub(super) fn conversation(calls: &[Call]) -> Vec<(Direction, Vec<u8>)> {
     let (mut client, mut server) = (Peer::default(), Peer::default());
     let mut all = vec![(Q, [PREFACE, &settings(&[(1, 4096)])].concat()), (R, settings(&[(3, 100)]))];
     let mut open: Vec<usize> = Vec::new();
