@@ -59,7 +59,7 @@ impl Decoder {
         self.table.is_complete()
     }
 
-    /// Takes over what another observer knows, who has seen the same blocks since the last loss, here or there, and up to now.
+    /// Takes over what another observer knows. The newest block is the same for both, whichever each of them has missed.
     pub(super) fn learn(&mut self, other: &Self) {
         self.table.learn(&other.table);
     }

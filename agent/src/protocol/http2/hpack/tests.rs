@@ -182,6 +182,63 @@ fn what_a_late_observer_knows_is_right() {
     }
 }
 
+/// Two observers that miss blocks at random tell one another what they know: that is more, and right.
+#[test]
+fn what_is_learnt_is_right() {
+    for story in stories() {
+        let mut unknown = [0; 2];
+        for seed in 0..100_u32 {
+            for (learns, unknown) in [false, true].into_iter().zip(&mut unknown) {
+                let mut noise = seed;
+                let mut one_of = |sides: u32| {
+                    noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (noise >> 16) % sides == 0
+                };
+                let mut both = [Decoder::new(true), Decoder::new(!seed.is_multiple_of(3))];
+                for (table, block, fields) in &story {
+                    for decoder in &mut both {
+                        table.iter().for_each(|size| decoder.allow(*size));
+                        if one_of(8) {
+                            decoder.lose();
+                            continue;
+                        }
+                        for (seen, field) in decode(decoder, block).unwrap().iter().zip(fields) {
+                            assert!(seen.0.is_none() || seen.0 == field.0, "{seen:?} is not {field:?}");
+                            assert!(seen.1.is_none() || seen.1 == field.1, "{seen:?} is not {field:?}");
+                            *unknown += usize::from(seen.0.is_none() || seen.1.is_none());
+                        }
+                    }
+                    let [one, other] = &mut both;
+                    // Not always have they read up to the same octet.
+                    if one_of(2) && learns {
+                        one.learn(other);
+                        other.learn(one);
+                    }
+                }
+            }
+        }
+        // One of the encoders uses no table.
+        assert!(2 * unknown[1] < unknown[0] || unknown[0] == 0, "{unknown:?}");
+    }
+}
+
+#[test]
+fn nothing_is_learnt_from_who_contradicts() {
+    let mut ours = Decoder::new(false);
+    let mut theirs = Decoder::new(true);
+    decode(&mut theirs, &hex("4101 61 4101 62")).unwrap();
+    decode(&mut ours, &hex("4101 63")).unwrap();
+    ours.learn(&theirs);
+    assert_eq!(decode(&mut ours, &hex("be bf")).unwrap(), [known(&[(":authority", "c")]).remove(0), (None, None)]);
+    // Of a name that is not known the value tells.
+    let mut ours = Decoder::new(false);
+    decode(&mut theirs, &hex("7f00 01 64")).unwrap();
+    decode(&mut ours, &hex("7f00 01 64")).unwrap();
+    ours.learn(&theirs);
+    assert!(ours.is_complete());
+    assert_eq!(decode(&mut ours, &hex("be bf")).unwrap(), known(&[(":authority", "d"), (":authority", "b")]));
+}
+
 #[test]
 fn an_entry_is_known_from_when_it_is_added() {
     let mut late = Decoder::new(false);
