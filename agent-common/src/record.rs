@@ -14,7 +14,14 @@ pub mod segment {
     /// The trace context of the request that begins at `seq`; [`crate::context::Context`] follows. It comes before the
     /// request's octets.
     pub const CONTEXT: u8 = 3;
+    /// The beginning of a TLS handshake as it is on the wire: what a direction's first call moved, at most
+    /// [`crate::limits::HELLO`] octets of it. Not part of the payload: its `seq` is 0, or [`super::TLS_HEAD`] where a call
+    /// before has moved the record's head alone. It comes before the connection is announced.
+    pub const HELLO: u8 = 4;
 }
+
+/// Octets of the head of a TLS record (RFC 8446, section 5.1), which some libraries read by a call of its own.
+pub const TLS_HEAD: u32 = 5;
 
 /// Which coroutine a thread runs: a goroutine by the low half of its number. All 0 where that is not known.
 #[repr(C)]

@@ -8,7 +8,7 @@ use crate::call;
 use crate::lifecycle;
 use crate::maps::{count, given};
 use crate::payload::{Payload, first_part};
-use crate::socket::{self, Socket, verdict};
+use crate::socket::{self, Socket, hello, verdict};
 
 const HEAD_OF_FRAME: u64 = http2::HEAD as u64;
 
@@ -43,6 +43,8 @@ fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -
         return false;
     }
     if given!(SETUP.tls) != 0 && socket.tls == 0 && is_tls_record(octets) && available >= 3 {
+        // What the handshake says in the clear stands at the beginning, if anywhere.
+        socket.hello = [if socket.fresh != 0 { hello::FIRST } else { hello::NOTHING }; 2];
         // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen.
         (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
         return false;

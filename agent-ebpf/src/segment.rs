@@ -29,17 +29,17 @@ use crate::tls;
 const MMSGHDR_SIZE: u64 = 64;
 const MMSGHDR_LEN: u64 = 56;
 
-const HEAD: usize = size_of::<SegmentHead>();
+pub const HEAD: usize = size_of::<SegmentHead>();
 
 /// A call's transfer on a socket that is followed.
 #[derive(Clone, Copy)]
-struct Transfer {
-    sk: u64,
-    conn: u64,
-    thread: u64,
-    direction: Direction,
+pub struct Transfer {
+    pub sk: u64,
+    pub conn: u64,
+    pub thread: u64,
+    pub direction: Direction,
     /// One message of several.
-    batched: bool,
+    pub batched: bool,
 }
 
 /// The messages of a call.
@@ -97,7 +97,10 @@ pub fn transfer_at(sk: u64, thread: u64, exit: Exit, direction: Direction, paylo
 #[inline(always)]
 fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direction, payload: Payload) {
     match exit {
-        Exit::Moved(_) if socket.tls != 0 => tls::moved(sk, socket, thread, direction),
+        Exit::Moved(len) if socket.tls != 0 => {
+            tls::hello::look(socket, thread, direction, payload, len);
+            tls::moved(sk, socket, thread, direction);
+        }
         Exit::Moved(len) => {
             let put = match direction {
                 Direction::Egress if context::puts_fields() => Put::into(sk),
@@ -107,6 +110,7 @@ fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direc
             if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &first) {
                 if socket.tls != 0 {
                     lifecycle::speaks_tls(thread);
+                    tls::hello::look(socket, thread, direction, payload, len);
                     tls::moved(sk, socket, thread, direction);
                 }
                 return;
@@ -427,7 +431,7 @@ fn emit_end(transfer: &Transfer, socket: &Socket, exit: Exit) {
 }
 
 #[inline(always)]
-fn write_head(scratch: *mut Scratch, transfer: &Transfer, at: u64, head: SegmentHead) {
+pub fn write_head(scratch: *mut Scratch, transfer: &Transfer, at: u64, head: SegmentHead) {
     let direction = match transfer.direction {
         Direction::Egress => Direction::EGRESS,
         Direction::Ingress => Direction::INGRESS,

@@ -57,19 +57,31 @@ pub struct Socket {
     pub dialler: u32,
     pub dialler_parent: u32,
     /// One of [`tls`]. With TLS, what the calls on the socket move is not the payload; the library's functions tell that.
-    pub tls: u16,
+    pub tls: u8,
     /// Not 0: records were received outside of the library's functions, since plaintext was last seen to be received.
-    pub unseen: u16,
+    pub unseen: u8,
+    /// What is looked at of a TLS handshake next, sent and received: one of [`hello`] each.
+    pub hello: [u8; 2],
     /// Octets of plaintext sent and received so far, with TLS; modulo 2^32.
     pub plain: [u32; 2],
 }
 
 /// Whether TLS is spoken on a socket.
 pub mod tls {
-    pub const NO: u16 = 0;
-    pub const YES: u16 = 1;
+    pub const NO: u8 = 0;
+    pub const YES: u8 = 1;
     /// By Go, which reads and writes records within its functions alone.
-    pub const GO: u16 = 2;
+    pub const GO: u8 = 2;
+}
+
+/// What is looked at of a TLS handshake, in one direction.
+pub mod hello {
+    /// Nothing more.
+    pub const NOTHING: u8 = 0;
+    /// What is moved first.
+    pub const FIRST: u8 = 1;
+    /// What follows a record's head that was moved alone.
+    pub const BODY: u8 = 2;
 }
 
 /// Whether the threads that use a socket run coroutines that can be told apart.
@@ -98,6 +110,7 @@ impl Socket {
         dialler_parent: 0,
         tls: tls::NO,
         unseen: 0,
+        hello: [hello::NOTHING; 2],
         plain: [0; 2],
     };
 

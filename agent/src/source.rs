@@ -8,7 +8,7 @@ use agent_common::context::by;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, SpanId, Tgid, Tid, TraceId};
 use agent_common::limits::FILENAME;
 use agent_common::record::{
-    Birth, Closing, Connection, Coroutine, Process, SegmentHead, SpeaksTls, lifecycle, role, segment,
+    Birth, Closing, Connection, Coroutine, Process, SegmentHead, SpeaksTls, TLS_HEAD, lifecycle, role, segment,
 };
 use aya::maps::{Map, MapData, MapError, RingBuf};
 
@@ -46,6 +46,8 @@ pub enum What<'a> {
     Lost { errno: u8 },
     /// The kernel side knows the trace of the request that begins here; its octets come next.
     Context(Told),
+    /// The beginning of a TLS handshake, as it is on the wire; `headless` without the head of its record. No payload.
+    Hello { octets: &'a [u8], headless: bool },
 }
 
 /// The trace of a request, as the kernel side has decided it or was told.
@@ -269,6 +271,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
         }
         segment::END => What::End,
         segment::ERROR => What::Lost { errno: head.errno },
+        segment::HELLO => What::Hello { octets: fields.slice(head.captured as usize)?, headless: head.seq == TLS_HEAD },
         segment::CONTEXT => What::Context(told(&mut fields, head.len)?),
         _ => return Err(Malformed),
     };
@@ -480,9 +483,19 @@ mod tests {
     }
 
     #[test]
+    fn a_hello_is_no_data() {
+        for (before, headless) in [(0, false), (TLS_HEAD, true)] {
+            let mut octets = segment_octets(3, 0, 3, 0, segment::HELLO, b"abc\0\0");
+            octets[24..28].copy_from_slice(&before.to_ne_bytes());
+            assert_eq!(segment_record(&octets).unwrap().what, What::Hello { octets: b"abc", headless });
+        }
+    }
+
+    #[test]
     fn records_that_do_not_add_up_are_refused() {
         let cases = [
             ("more captured than follows", segment_octets(9, 0, 9, 0, segment::DATA, b"abc")),
+            ("more of a hello than follows", segment_octets(9, 0, 9, 0, segment::HELLO, b"abc")),
             ("more captured than transferred", segment_octets(3, 0, 2, 0, segment::DATA, b"abc")),
             ("unknown direction", segment_octets(0, 0, 0, 7, segment::DATA, b"")),
             ("unknown kind", segment_octets(0, 0, 0, 0, 9, b"")),

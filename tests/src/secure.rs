@@ -107,12 +107,13 @@ pub fn client_by(
 }
 
 /// Carries out `steps` by one of the clients above, by `curl` or by `wget` (GnuTLS on Debian), in one of its modes:
-/// `keepalive`, `close`, and `h2` of curl and rust.
+/// `keepalive`, `close`, `h2` of curl and rust, and `tls12` of curl.
 pub fn call(name: &str, mode: &str, credentials: &Credentials, base: &str, steps: &[Step]) -> Result<Vec<Exchange>> {
     match name {
         "curl" => {
             let version = if mode == "h2" { "http2" } else { "http1.1" };
-            let more = format!("cacert = \"{}\"\n{version}\n", credentials.file("ca.pem").display());
+            let highest = if mode == "tls12" { "tls-max = \"1.2\"\n" } else { "" };
+            let more = format!("cacert = \"{}\"\n{version}\n{highest}", credentials.file("ca.pem").display());
             curl::run_with(base, steps, mode != "close", &more)
         }
         "wget" => wget(&credentials.file("ca.pem"), base, steps, mode == "keepalive"),

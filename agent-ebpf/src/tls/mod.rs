@@ -4,6 +4,7 @@
 //! thread, or goroutine, uses while it is in the function ([`moved`]). Where the program moves the records itself, the
 //! session comes next to the socket in time ([`session`]). So no field of a library's structure is read.
 
+pub mod hello;
 mod kept;
 mod registers;
 mod session;

@@ -1,6 +1,7 @@
 //! The one owner of each connection: puts its octets in order, feeds the protocol's follower, tells the kernel side
 //! what it may leave out. Records and times in, finished exchanges out.
 
+mod hellos;
 mod pairs;
 mod stream;
 mod table;

@@ -7,11 +7,13 @@ use agent_common::hint;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid};
 use rustc_hash::FxHashMap;
 
+use super::hellos::Hellos;
 use super::pairs::Pairs;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
 use crate::protocol::http::{self, Method};
 use crate::protocol::http2::Side;
+use crate::protocol::tls::{Hello, Session};
 use crate::protocol::{Begun, Coroutine, End, Exchange, Follower, IgnoreReason, Notice, Segment, Verdict};
 use crate::signal::span::{Endpoints, Kind, Tls};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
@@ -33,6 +35,8 @@ pub struct Finished {
     /// Boxed once: it is handed on several times.
     pub exchange: Box<Exchange>,
     pub endpoints: Option<Endpoints>,
+    /// What was said in the clear when TLS began.
+    pub session: Option<Arc<Session>>,
 }
 
 impl Finished {
@@ -99,6 +103,7 @@ pub struct Stats {
 
 struct Connection {
     endpoints: Option<Endpoints>,
+    session: Option<Arc<Session>>,
     /// `None` when it is not followed any more.
     follower: Option<Box<Follower>>,
     streams: [Stream; 2],
@@ -131,6 +136,8 @@ pub struct Connections {
     table: FxHashMap<ConnId, Connection>,
     config: Arc<http::Config>,
     hints: Option<Hints>,
+    /// Handshakes on connections that are not in the table.
+    hellos: Hellos,
     /// Connections that hold records back.
     holding: Vec<ConnId>,
     /// Connections with an exchange that is not certain yet.
@@ -158,6 +165,7 @@ impl Connections {
             table: FxHashMap::default(),
             config,
             hints,
+            hellos: Hellos::default(),
             holding: Vec::new(),
             unsettled: Vec::new(),
             pairs: Pairs::default(),
@@ -226,6 +234,7 @@ impl Connections {
     fn insert(&mut self, conn: ConnId, endpoints: Option<Endpoints>, fresh: bool, at: MonoNanos, tgid: Tgid) {
         let connection = Connection {
             endpoints,
+            session: self.hellos.take(conn).map(Arc::new),
             follower: Some(Box::new(Follower::new(fresh, Arc::clone(&self.config)))),
             streams: [Stream::default(), Stream::default()],
             told: Vec::new(),
@@ -240,6 +249,9 @@ impl Connections {
 
     /// A call on a socket; exchanges that it finishes are added to `out`.
     pub fn segment(&mut self, record: &SegmentRecord<'_>, out: &mut Vec<Step>) {
+        if let What::Hello { octets, headless } = record.what {
+            return self.hello(record.conn, octets, headless);
+        }
         if !self.contains(record.conn) {
             self.stats.unannounced += 1;
             self.insert(record.conn, None, false, record.at, record.thread.tgid);
@@ -259,6 +271,7 @@ impl Connections {
                 self.data(record.conn, direction, record.seq, len, &segment);
             }
             What::Context(told) => connection.learn(direction, record.seq, told),
+            What::Hello { .. } => {}
             What::End => self.end(record.conn, direction, record.seq, record.at),
             What::Lost { errno } => {
                 self.give_up(record.conn);
@@ -267,6 +280,15 @@ impl Connections {
             }
         }
         self.settle(record.conn, out);
+    }
+
+    /// TLS begins on a connection. As a rule it is announced later, when its plaintext is found to be HTTP.
+    fn hello(&mut self, conn: ConnId, octets: &[u8], headless: bool) {
+        let Some(hello) = Hello::read(octets, headless) else { return };
+        match self.table.get_mut(&conn) {
+            Some(connection) => Arc::make_mut(connection.session.get_or_insert_default()).learn(hello),
+            None => self.hellos.learn(conn, hello),
+        }
     }
 
     fn data(&mut self, conn: ConnId, direction: Direction, seq: Seq, len: u32, segment: &Segment<'_>) {
@@ -504,7 +526,8 @@ impl Connections {
             }
             Notice::Dropped { number } => Step::Dropped(ExchangeId::new(conn, number)),
         }));
-        let finished = |exchange| Step::Finished(Finished { conn, exchange, endpoints });
+        let session = &connection.session;
+        let finished = |exchange| Step::Finished(Finished { conn, exchange, endpoints, session: session.clone() });
         out.extend(self.exchanges.drain(..).map(finished));
         let hinted = connection.wanted();
         if hinted != connection.hinted {

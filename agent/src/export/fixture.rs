@@ -73,7 +73,7 @@ pub(super) fn resource(id: u64, name: &str) -> Arc<Resource> {
     Arc::new(Resource { id, service_name: name.into(), attributes })
 }
 
-pub(super) fn message() -> HttpMessage {
+pub(crate) fn message() -> HttpMessage {
     HttpMessage {
         method: Method::Get,
         method_original: None,
@@ -131,7 +131,12 @@ pub(super) fn span(id: u64, kind: Kind, resource: &Arc<Resource>, http: HttpMess
         end: UnixNanos(1_795_000_000_003_200_000 + id),
         status: http::status(kind, &exchange),
         resource: Arc::clone(resource),
-        detail: Detail::Http(HttpDetail { exchange: Box::new(exchange), endpoints: Some(endpoints()), route }),
+        detail: Detail::Http(HttpDetail {
+            exchange: Box::new(exchange),
+            endpoints: Some(endpoints()),
+            session: None,
+            route,
+        }),
     }
 }
 

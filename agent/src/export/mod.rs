@@ -56,4 +56,4 @@ const SCOPE_NAME: &str = "remora";
 const SCOPE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;

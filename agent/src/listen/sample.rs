@@ -51,7 +51,7 @@ pub(crate) fn span(id: u64) -> Sample {
     };
     let endpoints =
         Endpoints { local: address("[::ffff:10.0.0.1]:8080"), peer: address("[::ffff:10.0.0.9]:40000"), tls: Tls::No };
-    let detail = HttpDetail { exchange: Box::new(exchange), endpoints: Some(endpoints), route: None };
+    let detail = HttpDetail { exchange: Box::new(exchange), endpoints: Some(endpoints), session: None, route: None };
     Sample(Span {
         trace_id: TraceId(u128::from(id).to_be_bytes()),
         span_id: SpanId(id.to_be_bytes()),

@@ -1,7 +1,8 @@
 //! Protocol parsers: octets and times in, exchanges out. Nothing here reads a socket, a clock or a map.
 //!
 //! A connection's owner (`conn`) puts the octets of each direction in order and feeds them to a [`Follower`], which
-//! finds out which protocol they are; that one's follower knows how its requests and responses pair up.
+//! finds out which protocol they are; that one's follower knows how its requests and responses pair up. [`tls`] reads what is
+//! said in the clear before octets are those of a protocol.
 
 pub mod context;
 mod follower;
@@ -9,6 +10,7 @@ pub mod grpc;
 pub mod http;
 pub mod http1;
 pub mod http2;
+pub mod tls;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use super::attribute::AttributeSink;
 use super::redact;
 use super::rpc;
 use super::span::{ConnectDetail, Endpoints, HttpDetail, Kind, Status, Tls};
+use super::tls;
 use crate::protocol::http::{HttpMessage, Method, Version};
 use crate::protocol::{Exchange, Failure};
 
@@ -145,16 +146,20 @@ fn split_authority(authority: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// The server's name and port: what the request asked for, else the socket's server end.
+/// The server's name and port: what the request asked for, else `server_name`, for which the connection was made, else the
+/// socket's server end.
 #[must_use]
-pub fn server(http: &HttpMessage, end: Option<SocketAddr>) -> (Option<String>, Option<u16>) {
+pub fn server(http: &HttpMessage, server_name: Option<&str>, end: Option<SocketAddr>) -> (Option<String>, Option<u16>) {
     match authority(http) {
         Some(authority) => {
             let (host, port) = split_authority(authority);
             // Where the request names no port, the socket's is what is known for certain.
             (Some(host.to_owned()), port.or_else(|| end.map(|end| end.port())))
         }
-        None => (end.map(|end| end.ip().to_canonical().to_string()), end.map(|end| end.port())),
+        None => {
+            let address = || end.map(|end| end.ip().to_canonical().to_string());
+            (server_name.map(str::to_owned).or_else(address), end.map(|end| end.port()))
+        }
     }
 }
 
@@ -169,9 +174,10 @@ pub fn ends(kind: Kind, endpoints: Endpoints) -> (SocketAddr, SocketAddr) {
 
 /// Hands the attributes of an HTTP span to `sink`.
 pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl AttributeSink) {
-    let HttpDetail { exchange, endpoints, .. } = detail;
+    let HttpDetail { exchange, endpoints, session, .. } = detail;
     let http = &exchange.http;
-    let (address, port) = server(http, endpoints.map(|endpoints| ends(kind, endpoints).0));
+    let server_name = tls::server_name(kind, session.as_deref());
+    let (address, port) = server(http, server_name, endpoints.map(|endpoints| ends(kind, endpoints).0));
     match http.grpc {
         Some(grpc) => {
             rpc::attributes(Some(&http.target), grpc.status, sink);
@@ -193,6 +199,9 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
         }
     }
     sink.str(key::NETWORK_PROTOCOL_VERSION, version_name(http.version));
+    if let Some(session) = session {
+        tls::attributes(session, http.version, sink);
+    }
     if let Some(agent) = &http.user_agent {
         sink.str(key::USER_AGENT_ORIGINAL, agent);
     }

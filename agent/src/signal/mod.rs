@@ -8,4 +8,5 @@ pub mod resource;
 pub mod route;
 mod rpc;
 pub mod span;
+mod tls;
 pub mod tracer;

@@ -9,6 +9,7 @@ use super::attribute::AttributeSink;
 use super::http;
 use super::resource::Resource;
 use crate::protocol::Exchange;
+use crate::protocol::tls::Session;
 use crate::trace::Link;
 
 const LINK_METHOD: &str = "remora.link.method";
@@ -61,6 +62,8 @@ pub enum Detail {
 pub struct HttpDetail {
     pub exchange: Box<Exchange>,
     pub endpoints: Option<Endpoints>,
+    /// What was said in the clear when TLS began.
+    pub session: Option<Arc<Session>>,
     /// The path with what looks like an id replaced; shared among the spans of a route.
     pub route: Option<Arc<str>>,
 }

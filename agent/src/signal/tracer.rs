@@ -11,6 +11,7 @@ use super::metrics::{Observation, Registry, Server};
 use super::resource::Resource;
 use super::route::Routes;
 use super::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, SAMPLED, Span, SpanId, Status};
+use super::tls;
 use crate::clock::Clock;
 use crate::conn::Finished;
 use crate::protocol::http::{HttpMessage, Version};
@@ -84,7 +85,7 @@ impl Tracer {
         left_out: bool,
         registry: &mut Registry,
     ) -> Option<Span> {
-        let Finished { exchange, endpoints, .. } = finished;
+        let Finished { exchange, endpoints, session, .. } = finished;
         let kind = match exchange.request_direction {
             Direction::Ingress => Kind::Server,
             Direction::Egress => Kind::Client,
@@ -103,7 +104,7 @@ impl Tracer {
         let exported = self.count(place.verdict, left_out);
         let http = &exchange.http;
         let server = match kind {
-            Kind::Client => self.servers.get(http, endpoints),
+            Kind::Client => self.servers.get(http, endpoints, tls::server_name(kind, session.as_deref())),
             Kind::Server => None,
         };
         registry.observe(&Observation {
@@ -127,7 +128,7 @@ impl Tracer {
         (exported || (!left_out && self.makes(place.verdict))).then(|| {
             let name = http::span_name(&exchange.http, route.as_deref());
             let status = http::status(kind, &exchange);
-            let detail = Detail::Http(HttpDetail { exchange, endpoints, route });
+            let detail = Detail::Http(HttpDetail { exchange, endpoints, session, route });
             Span { kind, name, start, end, status, ..made(place, span_id, resource, detail) }
         })
     }
@@ -210,8 +211,13 @@ impl Servers {
     /// Names remembered; beyond, all are forgotten, which costs a little time and nothing else.
     const MOST: usize = 4096;
 
-    fn get(&mut self, http: &HttpMessage, endpoints: Option<Endpoints>) -> Option<&Arc<Server>> {
-        let authority = http::authority(http).unwrap_or_default();
+    fn get(
+        &mut self,
+        http: &HttpMessage,
+        endpoints: Option<Endpoints>,
+        server_name: Option<&str>,
+    ) -> Option<&Arc<Server>> {
+        let authority = http::authority(http).or(server_name).unwrap_or_default();
         let peer = endpoints?.peer;
         let mut hasher = FxHasher::default();
         (authority, peer).hash(&mut hasher);
@@ -219,7 +225,7 @@ impl Servers {
         let known =
             self.known.get(&key).is_some_and(|named| *named.authority == *authority && named.port == peer.port());
         if !known {
-            let (address, port) = http::server(http, Some(peer));
+            let (address, port) = http::server(http, server_name, Some(peer));
             let server = Arc::new(Server { address: address?.into(), port });
             if self.known.len() >= Self::MOST {
                 self.known.clear();

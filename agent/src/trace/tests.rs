@@ -112,7 +112,7 @@ impl Bench {
             http,
             ..*detail.exchange
         };
-        let finished = Finished { conn: ConnId(conn), exchange: Box::new(exchange), endpoints };
+        let finished = Finished { conn: ConnId(conn), exchange: Box::new(exchange), endpoints, session: None };
         self.traces.finish(finished, sample::resource(self.service), &mut self.out);
     }
 
