@@ -64,6 +64,22 @@ pub fn run_with(base: &str, steps: &[Step], keep_alive: bool, more: &str) -> Res
     steps.iter().zip(lines).zip(times).map(exchange).collect()
 }
 
+/// Carries out `steps` by HTTP/2 over TLS, so many at a time on one connection.
+pub fn parallel(base: &str, steps: &[Step], authority: &Path, streams: usize) -> Result<()> {
+    let folder = TempDir::new()?;
+    let config = folder.path().join("config");
+    let more = format!("cacert = \"{}\"\nhttp2\n", authority.display());
+    std::fs::write(&config, configuration(folder.path(), base, steps, true, &more)?)?;
+    let mut command = Command::new(env::which("curl").context("curl is not installed")?);
+    command.args(["--disable", "--silent"]);
+    if streams > 1 {
+        command.args(["--parallel", "--parallel-max", &streams.to_string()]);
+    }
+    let lines = Process::spawn(command.arg("--config").arg(&config))?.succeed(Duration::from_secs(60))?;
+    ensure!(lines.len() == steps.len(), "curl tells of {} requests, not {}", lines.len(), steps.len());
+    Ok(())
+}
+
 fn configuration(folder: &Path, base: &str, steps: &[Step], keep_alive: bool, more: &str) -> Result<String> {
     let mut text = String::new();
     for (at, step) in steps.iter().enumerate() {

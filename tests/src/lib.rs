@@ -29,6 +29,7 @@ pub mod run;
 pub mod scenario;
 pub mod secure;
 pub mod span;
+pub mod streams;
 pub mod tls;
 pub mod truth;
 pub mod wait;

@@ -1,4 +1,6 @@
-//! The client: hyper's with rustls below, one request after the other.
+//! The client: hyper's with rustls below, so many requests at a time.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
 use http_body_util::{BodyExt as _, Full};
@@ -12,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
+use tokio::task::JoinSet;
 
 use crate::truth::{Log, Record, announce, now};
 use crate::{Args, credential};
@@ -26,17 +29,53 @@ struct Step {
 
 type Caller = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-pub(crate) async fn run(args: &Args, log: &Log) -> Result<()> {
+/// A plan that is being carried out.
+struct Work {
+    args: Args,
+    log: Log,
+    caller: Caller,
+    steps: Mutex<std::iter::Enumerate<std::vec::IntoIter<String>>>,
+}
+
+pub(crate) async fn run(args: Args, log: Log) -> Result<()> {
     let caller = caller(&args.mode)?;
     let plan = args.plan.as_deref().context("no --plan")?;
     let plan = std::fs::read_to_string(plan).with_context(|| format!("cannot read {}", plan.display()))?;
-    for (at, line) in plan.lines().enumerate() {
-        if args.gate == Some(at) {
-            announce("gate", at as u64)?;
-            // Other threads look after the connections meanwhile.
-            std::io::stdin().read_line(&mut String::new())?;
+    let steps: Vec<_> = plan.lines().map(str::to_owned).collect();
+    let work = Arc::new(Work { args, log, caller, steps: Mutex::new(steps.into_iter().enumerate()) });
+    if work.args.streams == 1 {
+        return work.go_on().await;
+    }
+    let mut workers = JoinSet::new();
+    for _ in 0..work.args.streams {
+        let work = Arc::clone(&work);
+        workers.spawn(async move { work.go_on().await });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker??;
+    }
+    Ok(())
+}
+
+impl Work {
+    fn next(&self) -> Option<(usize, String)> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+
+    /// Carries out one request after the other until none is left.
+    async fn go_on(&self) -> Result<()> {
+        while let Some((at, line)) = self.next() {
+            if self.args.gate == Some(at) {
+                announce("gate", at as u64)?;
+                // Other threads look after the connections meanwhile.
+                std::io::stdin().read_line(&mut String::new())?;
+            }
+            self.carry_out(&serde_json::from_str(&line)?).await?;
         }
-        let step: Step = serde_json::from_str(line)?;
+        Ok(())
+    }
+
+    async fn carry_out(&self, step: &Step) -> Result<()> {
         let mut record = Record {
             method: &step.method,
             target: &step.target,
@@ -46,13 +85,12 @@ pub(crate) async fn run(args: &Args, log: &Log) -> Result<()> {
             start: now(),
             error: None,
         };
-        match exchange(&caller, args, &step).await {
+        match exchange(&self.caller, &self.args, step).await {
             Ok((status, octets)) => (record.status, record.response_body) = (Some(status), octets),
             Err(error) => record.error = Some(format!("{error:#}")),
         }
-        log.write(&record)?;
+        self.log.write(&record)
     }
-    Ok(())
 }
 
 fn caller(mode: &str) -> Result<Caller> {

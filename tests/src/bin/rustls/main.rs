@@ -1,7 +1,7 @@
 //! hyper with rustls, as server or client: what the fixtures of other languages are, for Rust.
 //!
 //! `rustls server --log FILE` serves HTTP/1.1 and HTTP/2, as the client wishes; `rustls client --base URL --plan FILE --log
-//! FILE --mode keepalive|close|h2 [--gate N]` carries out a plan, see the Python client. The folder `FIXTURE_TLS` has the
+//! FILE --mode keepalive|close|h2 [--gate N] [--streams N]` carries out a plan, see the Python client. The folder `FIXTURE_TLS` has the
 //! authority's certificate, and the server's with its key.
 
 mod client;
@@ -28,6 +28,9 @@ struct Args {
     /// Before this request announce it and wait for a line on standard input
     #[arg(long)]
     gate: Option<usize>,
+    /// Requests at a time
+    #[arg(long, default_value_t = 1)]
+    streams: usize,
 }
 
 /// A file of `FIXTURE_TLS`.
@@ -43,7 +46,7 @@ async fn main() -> Result<()> {
     let log = truth::Log::open(&args.log)?;
     match args.role.as_str() {
         "server" => server::run(log).await,
-        "client" => client::run(&args, &log).await,
+        "client" => client::run(args, log).await,
         role => bail!("{role} is neither server nor client"),
     }
 }
