@@ -78,11 +78,8 @@ fn inside(image: &Image<'_>, defined: &[Defined], forms: &[u64]) -> Option<Defin
     code::emulated(image, address)?;
     let passes_on = |form: &Defined| [address, first.address].iter().any(|to| code::calls(image, form, *to));
     let none_else = forms.iter().all(|form| all(*form).count() == 1);
-    (none_else && others.iter().flat_map(|form| all(*form)).all(passes_on)).then(|| Defined {
-        address,
-        size: 0,
-        ..*first
-    })
+    let all_pass_on = none_else && others.iter().flat_map(|form| all(*form)).all(passes_on);
+    all_pass_on.then_some(Defined { address, size: 0, ..*first })
 }
 
 /// Whether anything is to be learnt when it returns.
