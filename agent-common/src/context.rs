@@ -34,10 +34,17 @@ const _: () = assert!(size_of::<Context>() == 40);
 
 /// The fields that carry a context in a request (W3C Trace Context).
 pub mod field {
+    /// Octets of a `traceparent`: `00-{trace id}-{span id}-{flags}`.
+    pub const VALUE: usize = 55;
     /// `traceparent: 00-{trace id}-{span id}-{flags}` and the end of the line.
-    pub const PARENT: usize = 13 + 55 + 2;
+    pub const PARENT: usize = 13 + VALUE + 2;
     pub const PARENT_NAME: &[u8; 13] = b"traceparent: ";
     pub const STATE_NAME: &[u8; 12] = b"tracestate: ";
+    /// The same in HTTP/2 (RFC 7541, section 6.2.3): a literal that is never indexed, so that no table of header fields
+    /// changes; with a new name, both as plain octets.
+    pub const LITERAL_NAME: &[u8; 14] = b"\x10\x0btraceparent\x37";
+    pub const LITERAL: usize = LITERAL_NAME.len() + VALUE;
+    pub const LITERAL_STATE_NAME: &[u8; 12] = b"\x10\x0atracestate";
     /// The longest `tracestate` that is carried on: what is longer may be dropped (section 3.3.1.5).
     pub const STATE: usize = 512;
     /// Fields of that name that are put together to one list.

@@ -84,12 +84,15 @@ counters! {
     HeaderSent = "header_sent", false;
     /// Requests left alone, since it is not certain that a request begins there: the one before had no known end.
     HeaderUnproven = "header_unproven", false;
-    /// Requests left alone, since the kernel had not yet sent what came before, or the head was not what it was.
+    /// Requests left alone, since the kernel might have sent a part of them alone, or the call was not the one looked at.
     HeaderNotReady = "header_not_ready", false;
-    /// Requests left alone, since the kernel made no room.
+    /// Requests left alone, since the kernel made no room or their frame has none.
     HeaderNoRoom = "header_no_room", false;
     /// Requests whose sending failed, since what had been put into them could not be taken back.
     HeaderStuck = "header_stuck", true;
+    /// Connections of HTTP/2 left alone from then on, since it is not certain any more where a frame begins, or what a block
+    /// of header fields held.
+    HeaderFramesLost = "header_frames_lost", false;
     /// Connections that the kernel did not let the agent write to.
     HeaderRefused = "header_refused", false;
     /// Connections or requests that could not be put into the maps of propagation.

@@ -1,5 +1,7 @@
 //! The head of an HTTP/2 frame (RFC 9113, section 4.1), by which both sides find out that a connection speaks HTTP/2.
 
+/// What a client sends first (section 3.4).
+pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Octets of a frame's head.
 pub const HEAD: usize = 9;
 /// The longest payload of a frame that nobody has asked for more of (section 4.2).

@@ -67,6 +67,20 @@ pub struct Layout {
     pub cb_end_seq: u32,
     /// `sk_msg.sk`
     pub sk_msg_sk: u32,
+    /// `sock.sk_wmem_queued`
+    pub sk_wmem_queued: u32,
+    /// `sock.sk_sndbuf`
+    pub sk_sndbuf: u32,
+    /// `tcp_sock.mss_cache`
+    pub tcp_mss_cache: u32,
+    /// `tcp_sock.snd_nxt`
+    pub tcp_snd_nxt: u32,
+    /// `tcp_sock.notsent_lowat`
+    pub tcp_notsent_lowat: u32,
+    /// `sock_common.skc_net`
+    pub skc_net: u32,
+    /// `net.ipv4.sysctl_tcp_notsent_lowat`
+    pub net_notsent_lowat: u32,
     /// `task_struct.thread.fsbase`; 0 on architectures other than x86-64.
     pub task_fsbase: u32,
 }

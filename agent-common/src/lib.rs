@@ -6,6 +6,7 @@
 pub mod context;
 pub mod counter;
 pub mod hint;
+pub mod hpack;
 pub mod http2;
 pub mod ids;
 pub mod layout;

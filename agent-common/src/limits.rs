@@ -27,6 +27,15 @@ pub const PROPAGATED: u32 = 16 * 1024;
 /// Requests being served whose `tracestate` is remembered, when it is carried on.
 pub const STATES: u32 = 1024;
 
+/// Connections of HTTP/2 into whose requests contexts are put; the least recently used one is left alone first.
+pub const HTTP2: u32 = 2 * 1024;
+
+/// Requests of one call on such a connection that a context is put into.
+pub const PUTS: usize = 16;
+
+/// Frames of one message that are looked at.
+pub const FRAMES: u32 = 4 * 1024;
+
 /// Octets of a head that the kernel side reads to find a context in it.
 pub const SCANNED: u32 = 4096;
 

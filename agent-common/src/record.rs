@@ -12,7 +12,7 @@ pub mod segment {
     /// The call failed with `errno`, which says that the connection is lost.
     pub const ERROR: u8 = 2;
     /// The trace context of the request that begins at `seq`; [`crate::context::Context`] follows. It comes before the
-    /// request's octets.
+    /// request's octets. `len` octets were put into the request after the first `captured` of its own.
     pub const CONTEXT: u8 = 3;
     /// The beginning of a TLS handshake as it is on the wire: what a direction's first call moved, at most
     /// [`crate::limits::HELLO`] octets of it. Not part of the payload: its `seq` is 0, or [`super::TLS_HEAD`] where a call

@@ -13,10 +13,12 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf, SockHash}
 use crate::call::Entered;
 use crate::context::Record;
 use crate::context::client::Client;
+use crate::context::frames::Frames;
 use crate::context::head::Scan;
 use crate::context::option::Told;
 use crate::context::serving::{Load, Request};
 use crate::context::state::State;
+use crate::context::stream::Block;
 use crate::payload::Gather;
 use crate::socket::Socket;
 use crate::tls::{Caller, Calling, Kept, Session, SessionId, Thread};
@@ -55,6 +57,13 @@ pub static LAYOUT: Layout = Layout {
     cb_seq: 0,
     cb_end_seq: 0,
     sk_msg_sk: 0,
+    sk_wmem_queued: 0,
+    sk_sndbuf: 0,
+    tcp_mss_cache: 0,
+    tcp_snd_nxt: 0,
+    tcp_notsent_lowat: 0,
+    skc_net: 0,
+    net_notsent_lowat: 0,
     task_fsbase: 0,
 };
 
@@ -137,7 +146,7 @@ static READER: Array<Reader> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 pub static LAST_CONN: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 
 /// What is sent with the newest request of a connection, by `struct sock`. Made when the connection is, deleted when it
-/// reaches `TCP_CLOSE`. This map and the next five have one entry when propagation is off.
+/// reaches `TCP_CLOSE`. This map and the next six have one entry when propagation is off.
 #[map]
 pub static CLIENTS: LruHashMap<u64, Client> = LruHashMap::with_max_entries(limits::PROPAGATED, 0);
 
@@ -162,6 +171,10 @@ pub static WRITABLE: SockHash<u64> = SockHash::with_max_entries(limits::PROPAGAT
 #[map]
 pub static STATES: LruHashMap<u64, State> = LruHashMap::with_max_entries(limits::STATES, 0);
 
+/// What clients have sent on connections of HTTP/2. Deleted as above.
+#[map]
+pub static FRAMES: LruHashMap<u64, Frames> = LruHashMap::with_max_entries(limits::HTTP2, 0);
+
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
@@ -179,6 +192,7 @@ pub struct Scratch {
     slot: u64,
     pub gather: Gather,
     pub scan: Scan,
+    pub block: Block,
     pub context: Record,
     pub state: State,
     pub head: SegmentHead,

@@ -58,8 +58,10 @@ pub struct Told {
     pub span_id: Option<SpanId>,
     pub sampled: bool,
     pub by: By,
-    /// Octets that the kernel side put into the request, which its process does not know of.
+    /// Octets that the kernel side put into the request, which its process does not know of; and after how many of the
+    /// request's own octets.
     pub inserted: u32,
+    pub after: u32,
 }
 
 /// How the kernel side came to a context.
@@ -272,7 +274,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
         segment::END => What::End,
         segment::ERROR => What::Lost { errno: head.errno },
         segment::HELLO => What::Hello { octets: fields.slice(head.captured as usize)?, headless: head.seq == TLS_HEAD },
-        segment::CONTEXT => What::Context(told(&mut fields, head.len)?),
+        segment::CONTEXT => What::Context(told(&mut fields, head.len, head.captured)?),
         _ => return Err(Malformed),
     };
     Ok(SegmentRecord {
@@ -285,7 +287,7 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
     })
 }
 
-fn told(fields: &mut Fields<'_>, inserted: u32) -> Result<Told, Malformed> {
+fn told(fields: &mut Fields<'_>, inserted: u32, after: u32) -> Result<Told, Malformed> {
     let (trace_id, span_id) = (fields.take()?, fields.take()?);
     let (conn, seq) = (ConnId(fields.u64()?), Seq(fields.u32()?));
     let by = match fields.u8()? {
@@ -304,6 +306,7 @@ fn told(fields: &mut Fields<'_>, inserted: u32) -> Result<Told, Malformed> {
         sampled: fields.u8()? != 0,
         by,
         inserted,
+        after,
     })
 }
 

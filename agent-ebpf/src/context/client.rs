@@ -6,8 +6,8 @@ use agent_common::record::role;
 use aya_ebpf::programs::SockOpsContext;
 
 use super::serving::{Run, Who};
-use super::{Trace, option, selected, span_id};
-use crate::maps::{CLIENTS, SOCKETS, WRITABLE, count};
+use super::{Trace, frames, option, selected, span_id};
+use crate::maps::{CLIENTS, FRAMES, SOCKETS, WRITABLE, count};
 use crate::socket::{self, verdict};
 
 #[repr(C)]
@@ -21,7 +21,9 @@ pub struct Client {
     state: u8,
     /// Not 0: it is not known any more where requests begin.
     lost: u8,
-    reserved: [u8; 2],
+    /// Not 0: the connection began as one of HTTP/2; 2: what was known of it had to make room.
+    http2: u8,
+    reserved: u8,
     /// Where the request ends, without what was put into it.
     until: u32,
     /// Octets that were put into it.
@@ -71,7 +73,8 @@ impl Client {
             seq: 0,
             state: state::IDLE,
             lost: lost.into(),
-            reserved: [0; 2],
+            http2: 0,
+            reserved: 0,
             until: seq,
             inserted: 0,
             head: 0,
@@ -97,6 +100,29 @@ impl Client {
     #[inline(always)]
     pub fn is_lost(&self) -> bool {
         self.lost != 0
+    }
+
+    /// Whether nothing was sent before `seq`.
+    #[inline(always)]
+    pub fn is_unused(&self, seq: u32) -> bool {
+        self.state == state::IDLE && self.lost == 0 && self.until == seq
+    }
+
+    #[inline(always)]
+    pub fn is_http2(&self) -> bool {
+        self.http2 != 0
+    }
+
+    /// The connection begins as one of HTTP/2: [`frames`] has what is known of it.
+    #[inline(always)]
+    pub fn speaks_http2(&mut self) {
+        self.http2 = 1;
+    }
+
+    /// What [`frames`] had was forgotten; whether that is new.
+    #[inline(always)]
+    pub fn forgets_frames(&mut self) -> bool {
+        core::mem::replace(&mut self.http2, 2) == 1
     }
 
     /// A request begins that nothing is sent with.
@@ -179,10 +205,10 @@ pub fn connected(ctx: &SockOpsContext) -> bool {
     false
 }
 
-/// Octets that were put into the newest request in the call that ends.
+/// Octets that were put into requests in the call that ends.
 #[derive(Clone, Copy)]
 pub struct Put {
-    /// Where the request begins.
+    /// Where the first of them, or the call, begins.
     at: u32,
     pub octets: u32,
 }
@@ -195,6 +221,12 @@ impl Put {
         let Some(client) = CLIENTS.get_ptr(&sk) else { return Self::NOTHING };
         // SAFETY: a value of the map.
         let client = unsafe { &*client };
+        if client.is_http2() {
+            let Some(frames) = FRAMES.get_ptr(&sk) else { return Self::NOTHING };
+            // SAFETY: as above.
+            let (at, octets) = unsafe { (*frames).put() };
+            return Self { at, octets };
+        }
         if client.state == state::BEGUN { Self { at: client.seq, octets: client.inserted } } else { Self::NOTHING }
     }
 
@@ -205,17 +237,20 @@ impl Put {
     }
 }
 
-/// Octets were sent: tells user space of the request that begins with them.
+/// Octets were sent: tells user space of the request that begins with them, or of those in them.
 #[inline(never)]
 pub fn sent(run: &Run) {
     let Some(client) = CLIENTS.get_ptr_mut(&run.sk) else { return };
     // SAFETY: a value of the map.
     let client = unsafe { &mut *client };
+    if client.is_http2() {
+        return frames::sent(run);
+    }
     if client.state != state::BEGUN || client.position.wrapping_sub(run.seq) >= run.len {
         return;
     }
     client.state = state::TOLD;
     if client.trace.decided != 0 {
-        super::tell(run, client.position, client.inserted, client.context);
+        super::tell(run, client.position, (client.head, client.inserted), client.context);
     }
 }

@@ -90,7 +90,7 @@ pub fn octet(scratch: *mut Scratch, at: u32) -> u8 {
 
 /// Eight octets of the payload, the first in the lowest bits.
 #[inline(always)]
-fn eight(scratch: *mut Scratch, at: u32) -> u64 {
+pub fn eight(scratch: *mut Scratch, at: u32) -> u64 {
     // SAFETY: the payload has twice the capture size.
     let from = unsafe { (&raw const (*scratch).payload).cast::<u8>().add(masked::<{ CAPTURE as i32 - 1 }>(at)) };
     let mut value = 0_u64;

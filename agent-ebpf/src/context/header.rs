@@ -6,7 +6,7 @@
 //! the one that was looked at is left alone. So is one that the kernel may send in part alone: then what was put into it
 //! would be counted as the process' own octets (`tcp_bpf_send_verdict`, net/ipv4/tcp_bpf.c).
 
-use agent_common::context::field;
+use agent_common::context::{Context, field};
 use agent_common::counter::Counter;
 use agent_common::limits::SCANNED;
 use aya_ebpf::EbpfContext as _;
@@ -14,14 +14,14 @@ use aya_ebpf::helpers::generated::bpf_msg_pull_data;
 use aya_ebpf::programs::SkMsgContext;
 
 use super::client::Client;
-use super::state;
+use super::{frames, state};
 use crate::judge;
 use crate::maps::{CLIENTS, count, given};
 use crate::socket::{self, kernel};
 
 /// The message is sent on.
-const PASS: u32 = 1;
-const DROP: u32 = 0;
+pub const PASS: u32 = 1;
+pub const DROP: u32 = 0;
 
 /// A message is about to be sent on a socket that may be written to.
 #[inline(always)]
@@ -31,6 +31,9 @@ pub fn message(ctx: &SkMsgContext) -> u32 {
     // SAFETY: a value of the map.
     let client = unsafe { &mut *client };
     let Some(seq) = socket::sent(sk) else { return PASS };
+    if client.is_http2() {
+        return frames::message(ctx, sk, seq);
+    }
     if !client.wants_fields(seq) {
         return PASS;
     }
@@ -41,7 +44,8 @@ pub fn message(ctx: &SkMsgContext) -> u32 {
     }
     // Before the empty line.
     let at = client.head - 2;
-    match insert(ctx, at, field::PARENT as u32, |data, end| write_parent(data, end, client)) {
+    let end = at + field::PARENT as u32;
+    match insert(ctx, at, field::PARENT as u32, (at, end), |data, end| write_parent(data, end, client)) {
         Inserted::All => {}
         Inserted::Nothing => return PASS,
         Inserted::Stuck => return DROP,
@@ -56,7 +60,10 @@ pub fn message(ctx: &SkMsgContext) -> u32 {
         let len = state.len;
         if len > 0 && len <= field::STATE as u32 {
             let line = len + field::STATE_NAME.len() as u32 + 2;
-            match insert(ctx, at + octets, line, |data, end| write_state(data, end, &state.octets, len)) {
+            match insert(ctx, end, line, (end, end + line), |data, limit| {
+                write_list(data, limit, field::STATE_NAME, field::STATE_NAME.len() as u32, &state.octets, len)
+                    && write_end(data, limit, line)
+            }) {
                 Inserted::All => octets += line,
                 Inserted::Nothing => {}
                 Inserted::Stuck => return DROP,
@@ -69,7 +76,7 @@ pub fn message(ctx: &SkMsgContext) -> u32 {
 
 /// Makes the octets from `start` to `end` of the message one piece that can be looked at.
 #[inline(always)]
-fn pull(ctx: &SkMsgContext, start: u32, end: u32) -> bool {
+pub fn pull(ctx: &SkMsgContext, start: u32, end: u32) -> bool {
     // SAFETY: the context of this program; the helper checks the bounds.
     unsafe { bpf_msg_pull_data(ctx.msg, start, end, 0) == 0 }
 }
@@ -96,7 +103,7 @@ fn is_head(ctx: &SkMsgContext, len: u32) -> bool {
     unsafe { (last as *const [u8; 4]).read() == *b"\r\n\r\n" }
 }
 
-enum Inserted {
+pub enum Inserted {
     All,
     /// The message is as it was.
     Nothing,
@@ -104,14 +111,21 @@ enum Inserted {
     Stuck,
 }
 
-/// Makes room for `len` octets at `at` and lets them be written, or takes the room back.
+/// Makes room for `len` octets at `at` and lets them be written, with a look at the octets from `look.0` to `look.1`; or takes
+/// the room back.
 #[inline(always)]
-fn insert(ctx: &SkMsgContext, at: u32, len: u32, write: impl FnOnce(usize, usize) -> bool) -> Inserted {
+pub fn insert(
+    ctx: &SkMsgContext,
+    at: u32,
+    len: u32,
+    look: (u32, u32),
+    write: impl FnOnce(usize, usize) -> bool,
+) -> Inserted {
     if ctx.push_data(at, len, 0).is_err() {
         count(Counter::HeaderNoRoom);
         return Inserted::Nothing;
     }
-    if pull(ctx, at, at + len) && write(ctx.data(), ctx.data_end()) {
+    if pull(ctx, look.0, look.1) && write(ctx.data(), ctx.data_end()) {
         return Inserted::All;
     }
     count(Counter::HeaderNoRoom);
@@ -133,46 +147,57 @@ fn write_parent(data: usize, end: usize, client: &Client) -> bool {
     for (i, octet) in field::PARENT_NAME.iter().enumerate() {
         line[i] = *octet;
     }
-    line[13] = b'0';
-    line[14] = b'0';
-    line[15] = b'-';
-    for i in 0..16 {
-        hex(line, 16 + 2 * i, client.context.trace_id[i]);
-    }
-    line[48] = b'-';
-    for i in 0..8 {
-        hex(line, 49 + 2 * i, client.context.span_id[i]);
-    }
-    line[65] = b'-';
-    hex(line, 66, client.trace.flags());
+    write_value(line, field::PARENT_NAME.len(), &client.context, client.trace.flags());
     line[68] = b'\r';
     line[69] = b'\n';
     true
 }
 
+/// Writes the value of a `traceparent` from `at` on.
+#[inline(always)]
+pub fn write_value<const N: usize>(line: &mut [u8; N], at: usize, context: &Context, flags: u8) {
+    line[at] = b'0';
+    line[at + 1] = b'0';
+    line[at + 2] = b'-';
+    for i in 0..16 {
+        hex(line, at + 3 + 2 * i, context.trace_id[i]);
+    }
+    line[at + 35] = b'-';
+    for i in 0..8 {
+        hex(line, at + 36 + 2 * i, context.span_id[i]);
+    }
+    line[at + 52] = b'-';
+    hex(line, at + 53, flags);
+}
+
 /// Writes an octet as two lower-case digits.
 #[inline(always)]
-fn hex(line: &mut [u8; field::PARENT], at: usize, octet: u8) {
+fn hex<const N: usize>(line: &mut [u8; N], at: usize, octet: u8) {
     let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
     line[at] = digit(octet >> 4);
     line[at + 1] = digit(octet & 15);
 }
 
-/// Writes the `tracestate` line with `len` octets of a list; whether there was room.
+/// Writes the first `name_len` octets of a name, and `len` octets of a list; whether there was room.
 #[inline(always)]
-fn write_state(data: usize, end: usize, list: &[u8; field::STATE], len: u32) -> bool {
+pub fn write_list<const N: usize>(
+    data: usize,
+    end: usize,
+    name: &[u8; N],
+    name_len: u32,
+    list: &[u8; field::STATE],
+    len: u32,
+) -> bool {
     let mut to = data;
     let mut put = |octet: u8| {
-        if to + 1 > end {
-            return false;
-        }
+        let Some(after) = within(&mut to, end) else { return false };
         // SAFETY: the room was looked at.
         unsafe { (to as *mut u8).write_volatile(octet) };
-        to += 1;
+        to = after;
         true
     };
-    for octet in field::STATE_NAME {
-        if !put(*octet) {
+    for (i, octet) in name.iter().enumerate() {
+        if (i as u32) < name_len && !put(*octet) {
             return false;
         }
     }
@@ -187,5 +212,29 @@ fn write_state(data: usize, end: usize, list: &[u8; field::STATE], len: u32) -> 
         }
         i += 1;
     }
-    put(b'\r') && put(b'\n')
+    true
+}
+
+/// The address after the octet at `at`, when that is before `end`. The compiler would look whether `at` is below `end`, which
+/// tells the verifier nothing, and use another sum than the one that it looked at ("invalid access to packet, r=0").
+#[inline(always)]
+pub fn within(at: &mut usize, end: usize) -> Option<usize> {
+    // SAFETY: nothing is done.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) * at) };
+    let mut after = *at + 1;
+    // SAFETY: as above.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) after) };
+    (after <= end).then_some(after)
+}
+
+/// Writes the end of a line of `len` octets; whether there was room.
+#[inline(always)]
+fn write_end(data: usize, end: usize, len: u32) -> bool {
+    let at = data + ((len as usize).wrapping_sub(2) & (2 * field::STATE - 1));
+    if at + 2 > end {
+        return false;
+    }
+    // SAFETY: the room was looked at.
+    unsafe { (at as *mut [u8; 2]).write_volatile(*b"\r\n") };
+    true
 }

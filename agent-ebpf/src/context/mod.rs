@@ -6,14 +6,16 @@
 //! - `serving`: which requests a thread and a process serve, `state`: with which `tracestate`;
 //! - `client`: the request that a connection sends, and where it ends;
 //! - `option`: how a context gets onto a packet and off it;
-//! - `header`: how it gets into the request itself.
+//! - `header`: how it gets into the request itself; `frames`: where those of HTTP/2 begin, `stream`: the same for one of them.
 
 pub mod client;
+pub mod frames;
 pub mod head;
 pub mod header;
 pub mod option;
 pub mod serving;
 pub mod state;
+pub mod stream;
 
 use agent_common::context::{Context, by};
 use agent_common::counter::Counter;
@@ -115,10 +117,10 @@ pub struct Record {
     context: Context,
 }
 
-/// Tells user space of the context of a request at `seq`, before the octets of that request, and how many octets were put
-/// into it. The record is put together in the scratch space: the frames of a chain of calls share 512 octets of stack.
+/// Tells user space of the context of a request at `seq`, before the octets of that request, and of what was put into it:
+/// after how many of its octets, and how many. The record is put together in the scratch space: the frames of a chain of calls share 512 octets of stack.
 #[inline(always)]
-pub fn tell(run: &Run, seq: u32, inserted: u32, context: Context) {
+pub fn tell(run: &Run, seq: u32, (after, inserted): (u32, u32), context: Context) {
     let head = SegmentHead {
         at: call::now(),
         conn: run.conn,
@@ -126,7 +128,7 @@ pub fn tell(run: &Run, seq: u32, inserted: u32, context: Context) {
         tid: run.thread as u32,
         seq,
         len: inserted,
-        captured: 0,
+        captured: after,
         direction: match run.direction {
             Direction::Egress => Direction::EGRESS,
             Direction::Ingress => Direction::INGRESS,
@@ -163,6 +165,13 @@ pub fn sending(fd: u64, payload: Payload, len: u64) {
     // SAFETY: `of` gives a value of the map, which stays readable while the program runs.
     let socket = unsafe { &*socket };
     if socket.verdict == verdict::REFUSED {
+        return;
+    }
+    if puts_fields()
+        && let Some(client) = CLIENTS.get_ptr_mut(&sk)
+        // SAFETY: a value of the map, which stays writable while the program runs.
+        && frames::entered(sk, unsafe { &mut *client }, payload, len)
+    {
         return;
     }
     let Some(client) = asked(sk, socket, payload, len) else { return };
@@ -242,6 +251,11 @@ struct Beginning {
     scratch: *mut Scratch,
 }
 
+impl Cause {
+    const UNKNOWN: Self =
+        Self { trace: Trace::UNDECIDED, conn: 0, who: Who::NOBODY, by: by::ROOT, reason: Counter::ContextHeadUnseen };
+}
+
 #[inline(never)]
 fn decide(client: &mut Client, request: &Beginning) {
     let &Beginning { payload, len, thread, seq, position, habits, scratch } = request;
@@ -268,8 +282,7 @@ fn decide(client: &mut Client, request: &Beginning) {
         client.leave(seq, extent);
         return;
     }
-    let mut cause =
-        Cause { trace: Trace::UNDECIDED, conn: 0, who: Who::NOBODY, by: by::ROOT, reason: Counter::ContextHeadUnseen };
+    let mut cause = Cause::UNKNOWN;
     if extent.head != 0 {
         find_cause(&mut cause, thread, habits);
     }
@@ -332,6 +345,7 @@ pub fn moved(run: &Run) {
 pub fn closed(sk: u64) {
     serving::closed(sk);
     state::closed(sk);
+    frames::closed(sk);
     let _ = CLIENTS.remove(&sk);
     let _ = TOLD.remove(&sk);
 }

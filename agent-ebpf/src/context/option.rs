@@ -51,7 +51,7 @@ impl Slot {
     fn tell(&self, run: &Run, seq: u32) {
         if self.trace.decided != 0 {
             let (trace_id, span_id, sampled) = (self.trace.id, self.span_id, self.trace.sampled);
-            super::tell(run, seq, 0, Context { trace_id, span_id, by: by::OPTION, sampled, ..Context::default() });
+            super::tell(run, seq, (0, 0), Context { trace_id, span_id, by: by::OPTION, sampled, ..Context::default() });
         }
     }
 }

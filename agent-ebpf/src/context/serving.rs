@@ -331,7 +331,7 @@ fn tell_root(run: &Run) {
     let Some(request) = REQUESTS.get_ptr(&run.sk) else { return };
     // SAFETY: a value of the map.
     let Trace { id, sampled, .. } = unsafe { (*request).trace };
-    super::tell(run, run.seq, 0, Context { trace_id: id, by: by::ROOT, sampled, ..Context::default() });
+    super::tell(run, run.seq, (0, 0), Context { trace_id: id, by: by::ROOT, sampled, ..Context::default() });
 }
 
 /// A process has sent octets.

@@ -143,7 +143,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "WHAT", value_parser = value::sdk_spans, help_heading = "Traces")]
     pub(super) sdk_spans: Option<SdkSpans>,
 
-    /// Send trace context on: off, tcp (in an option, to other agents) or headers (in HTTP/1 requests) [default: off]
+    /// Send trace context on: off, tcp (in an option, to other agents) or headers (in requests) [default: off]
     #[arg(long, value_name = "HOW", value_parser = value::propagate, help_heading = "Advanced")]
     pub(super) propagate: Option<Propagate>,
     /// Put contexts into requests also where the kernel then misleads nginx, Java and .NET about what there is to read

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use agent_common::ids::{MonoNanos, Seq};
+use agent_common::limits::PUTS;
 
 use crate::protocol::{Segment, Thread};
 
@@ -14,6 +15,9 @@ const HELD: usize = 64;
 const HELD_OCTETS: usize = 256 * 1024;
 /// How long a record waits, in nanoseconds. A thread that was stopped longer is rare; what it did is then a gap.
 pub(super) const PATIENCE: u64 = 50_000_000;
+
+/// Places where octets were put into records to come, at most.
+const INSERTED: usize = 4 * PUTS;
 
 /// A record kept until its turn.
 #[derive(Debug)]
@@ -70,8 +74,8 @@ pub(super) struct Stream {
     next: Option<Seq>,
     /// Calls that end before this position get no record, as the kernel side was told.
     skip: Option<Seq>,
-    /// Where a record begins that has so many more octets on the wire than its process has sent.
-    inserted: Option<(Seq, u32)>,
+    /// Where so many octets were put into records, of which the process does not know.
+    inserted: VecDeque<(Seq, u32)>,
     held: VecDeque<Held>,
     held_octets: usize,
 }
@@ -124,15 +128,35 @@ impl Stream {
         }
     }
 
-    /// So many octets were put into what the record at `seq` holds.
-    pub(super) const fn insert(&mut self, seq: Seq, octets: u32) {
-        self.inserted = Some((seq, octets));
+    /// So many octets were put into a record to come, at this position.
+    pub(super) fn insert(&mut self, at: Seq, octets: u32) {
+        if self.inserted.len() >= INSERTED {
+            self.inserted.pop_front();
+        }
+        self.inserted.push_back((at, octets));
     }
 
-    /// The record at `seq` was delivered.
+    /// The record at `seq` is delivered next.
     pub(super) fn delivered(&mut self, seq: Seq, len: u32) {
-        let inserted = self.inserted.take_if(|(at, _)| *at == seq).map_or(0, |(_, octets)| octets);
-        self.next = Some(seq.plus(len).plus(inserted));
+        self.inserted.retain(|(at, _)| at.ahead_of(seq) > 0);
+        let mut end = seq.plus(len);
+        for (at, octets) in &self.inserted {
+            if at.ahead_of(end) <= 0 {
+                end = end.plus(*octets);
+            }
+        }
+        self.next = Some(end);
+    }
+
+    /// Where what is delivered from `position` on has to be cut, and how far apart the pieces are: after how many octets
+    /// others were put into it, and how many those are.
+    pub(super) fn cut(&mut self, position: Seq) -> Option<(u32, u32)> {
+        let (at, octets) = *self.inserted.front()?;
+        if at.ahead_of(self.next?) >= 0 {
+            return None;
+        }
+        self.inserted.pop_front();
+        Some((at.ahead_of(position).max(0).unsigned_abs(), octets))
     }
 
     pub(super) fn is_holding(&self) -> bool {
@@ -257,11 +281,17 @@ mod tests {
     fn octets_put_in_by_the_kernel_side_are_no_gap() {
         let mut stream = Stream::default();
         stream.place(Seq(0), 100);
-        stream.insert(Seq(0), 70);
+        stream.insert(Seq(40), 70);
+        stream.insert(Seq(120), 60);
+        // In a record to come.
+        stream.insert(Seq(240), 1);
         stream.delivered(Seq(0), 100);
-        assert_eq!(stream.place(Seq(170), 10), Place::Next);
-        stream.delivered(Seq(170), 10);
-        assert_eq!(stream.place(Seq(180), 10), Place::Next, "once");
+        assert_eq!(stream.place(Seq(230), 10), Place::Next);
+        let pieces = [stream.cut(Seq(0)), stream.cut(Seq(110)), stream.cut(Seq(180))];
+        assert_eq!(pieces, [Some((40, 70)), Some((10, 60)), None]);
+        stream.delivered(Seq(230), 10);
+        assert_eq!(stream.cut(Seq(230)), Some((10, 1)));
+        assert_eq!(stream.place(Seq(241), 10), Place::Next, "once");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
-use agent_common::hint;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid};
+use agent_common::{hint, limits};
 use rustc_hash::FxHashMap;
 
 use super::hellos::Hellos;
@@ -20,7 +20,7 @@ use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
 
 /// Connections at the same time. The kernel side follows half as many, so this is only reached when it lost records
 /// of closing; then the ones without traffic for longest go.
-const MOST: usize = 2 * agent_common::limits::SOCKETS as usize;
+const MOST: usize = 2 * limits::SOCKETS as usize;
 
 /// How long a connection that is not followed any more is remembered, in nanoseconds: until the kernel side has heard.
 const FORGET_IGNORED: u64 = 60_000_000_000;
@@ -348,7 +348,15 @@ impl Connections {
         let Some(connection) = self.table.get_mut(&conn) else { return };
         let Some(follower) = &mut connection.follower else { return };
         let exchanges = &mut self.exchanges;
-        let verdict = follower.segment(direction, *segment, &mut |exchange| exchanges.push(Box::new(exchange)));
+        let mut deliver =
+            |segment| follower.segment(direction, segment, &mut |exchange| exchanges.push(Box::new(exchange)));
+        let mut rest = *segment;
+        while let Some((len, apart)) = connection.streams[index(direction)].cut(rest.position) {
+            let (first, second) = rest.split(len, apart);
+            deliver(first);
+            rest = second;
+        }
+        let verdict = deliver(rest);
         if let Verdict::Ignore(reason) = verdict {
             match reason {
                 IgnoreReason::NotThisProtocol => self.stats.not_http += 1,
@@ -546,7 +554,7 @@ impl Connections {
 }
 
 /// Traces of requests to come that are remembered: a request that never begins must not keep room.
-const TOLD: usize = 16;
+const TOLD: usize = 4 * limits::PUTS;
 
 impl Connection {
     /// Notes a connection with an exchange that the next sweep may hand on.
@@ -570,7 +578,7 @@ impl Connection {
         }
         self.told.push((direction, position, told));
         if told.inserted > 0 {
-            self.streams[index(direction)].insert(position, told.inserted);
+            self.streams[index(direction)].insert(position.plus(told.after), told.inserted);
         }
     }
 

@@ -85,6 +85,13 @@ fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
         cb_seq: at("tcp_skb_cb", "seq").unwrap_or_default(),
         cb_end_seq: at("tcp_skb_cb", "end_seq").unwrap_or_default(),
         sk_msg_sk: at("sk_msg", "sk").unwrap_or_default(),
+        sk_wmem_queued: at("sock", "sk_wmem_queued").unwrap_or_default(),
+        sk_sndbuf: at("sock", "sk_sndbuf").unwrap_or_default(),
+        tcp_mss_cache: at("tcp_sock", "mss_cache").unwrap_or_default(),
+        tcp_snd_nxt: at("tcp_sock", "snd_nxt").unwrap_or_default(),
+        tcp_notsent_lowat: at("tcp_sock", "notsent_lowat").unwrap_or_default(),
+        skc_net: at("sock_common", "skc_net").unwrap_or_default(),
+        net_notsent_lowat: net_notsent_lowat(btf).unwrap_or_default(),
         task_fsbase: fsbase(btf).unwrap_or_default(),
     })
 }
@@ -92,6 +99,11 @@ fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
 /// Where a task that is not on a processor, or calls the kernel, has the base of its thread-local memory; x86-64 alone.
 fn fsbase(btf: &Btf) -> Result<u32, LayoutError> {
     Ok(offset(btf, "task_struct", "thread")? + offset(btf, "thread_struct", "fsbase")?)
+}
+
+/// Where a network namespace has what `tcp_sock.notsent_lowat` is when it is not set.
+fn net_notsent_lowat(btf: &Btf) -> Result<u32, LayoutError> {
+    Ok(offset(btf, "net", "ipv4")? + offset(btf, "netns_ipv4", "sysctl_tcp_notsent_lowat")?)
 }
 
 /// The offset of a field in octets, also when it stands in an unnamed structure or union inside.

@@ -359,7 +359,7 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
         ("processes", hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48)),
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),
-        ("scratch", (2 * cpus + 1) * (2 * limits::CAPTURE as u64 + 248)),
+        ("scratch", (2 * cpus + 1) * (2 * limits::CAPTURE as u64 + 264)),
         (
             "tls",
             hash(limits::TLS_CALLS, 56)

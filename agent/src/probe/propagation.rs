@@ -32,8 +32,8 @@ pub struct Propagation {
 /// Maps that have one entry when propagation is off, and the octets of a key and a value of each.
 pub(super) const MAPS: [(&str, u64); 4] = [("CLIENTS", 112), ("REQUESTS", 56), ("TOLD", 160), ("LOADS", 40)];
 /// Those that have one entry unless contexts are put into requests.
-pub(super) const FIELD_MAPS: [(&str, u32, u64); 2] =
-    [("WRITABLE", limits::PROPAGATED, 16), ("STATES", limits::STATES, 560)];
+pub(super) const FIELD_MAPS: [(&str, u32, u64); 3] =
+    [("WRITABLE", limits::PROPAGATED, 16), ("STATES", limits::STATES, 560), ("FRAMES", limits::HTTP2, 1016)];
 
 /// The program that the kernel calls for connections and packets.
 const PROGRAM: &str = "options";
@@ -75,7 +75,11 @@ pub fn cgroup_root() -> anyhow::Result<PathBuf> {
 pub(super) fn attach(ebpf: &mut Ebpf, layout: &Layout, carrier: Carrier) -> anyhow::Result<()> {
     let described = match carrier {
         Carrier::TcpOption => layout.sock_ops_skb != 0 && layout.skb_cb != 0,
-        Carrier::Fields { .. } => layout.sk_msg_sk != 0,
+        Carrier::Fields { .. } => {
+            [layout.sk_msg_sk, layout.sk_sndbuf, layout.tcp_notsent_lowat, layout.net_notsent_lowat]
+                .iter()
+                .all(|offset| *offset != 0)
+        }
     };
     anyhow::ensure!(
         described,

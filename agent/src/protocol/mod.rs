@@ -41,6 +41,19 @@ pub struct Segment<'a> {
     pub tail: &'a [u8],
 }
 
+impl Segment<'_> {
+    /// The first `len` octets, and the rest, which begins `apart` octets after them.
+    #[must_use]
+    pub fn split(self, len: u32, apart: u32) -> (Self, Self) {
+        let captured = self.octets.len().min(len as usize);
+        let (octets, rest) = self.octets.split_at(captured);
+        let missing = u64::from(len) - captured as u64;
+        let first = Self { octets, missing, tail: &[], ..self };
+        let position = self.position.plus(len).plus(apart);
+        (first, Self { position, octets: rest, missing: self.missing.saturating_sub(missing), ..self })
+    }
+}
+
 /// Who made a system call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Thread {

@@ -2,13 +2,10 @@
 
 use std::ops::Range;
 
-use agent_common::http2::{FrameHead, HEAD, PAYLOAD, flag, kind};
+use agent_common::http2::{FrameHead, HEAD, PAYLOAD, PREFACE, flag, kind};
 use agent_common::ids::{MonoNanos, Seq};
 
 use crate::protocol::Thread;
-
-/// What a client sends first (section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// So many frames in a row that are as they should be are no accident.
 const ENOUGH: u8 = 4;
