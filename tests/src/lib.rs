@@ -33,6 +33,7 @@ pub mod streams;
 pub mod tls;
 pub mod truth;
 pub mod wait;
+pub mod wire;
 
 /// Ends the test with a line that says why it cannot run here. The line goes past libtest's capture, so that it is seen.
 #[macro_export]

@@ -4,8 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use tests::agent::{self, Agent, Builder};
 use tests::chain::{self, Chain, agent, count, targets};
-use tests::fixture::{self, Language};
+use tests::wire::{Pair, find};
 use tests::{needs, wait};
 
 const HEADERS: &[&str] = &["--propagate", "headers", "--unsafe"];
@@ -182,45 +181,20 @@ fn a_context_goes_on_as_the_recommendation_says() -> Result<()> {
     Ok(())
 }
 
-/// A connection of this process, which is the one that the agent looks at, to another, whose octets go through pipes.
-struct Pair {
-    client: TcpStream,
-    peer: Child,
-    received: ChildStdout,
-    sent: ChildStdin,
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        let _ = self.peer.kill();
-        let _ = self.peer.wait();
-    }
-}
-
 /// Octets of the field and its line's end.
 const FIELD: usize = 70;
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-impl Pair {
-    fn new() -> Result<Self> {
-        let mut command = fixture::program(Language::Python, "wire");
-        let mut peer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let (mut received, sent) =
-            (peer.stdout.take().context("it has a pipe")?, peer.stdin.take().context("it has a pipe")?);
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            let mut octet = [0];
-            received.read_exact(&mut octet).context("the peer announces no port")?;
-            line.extend(octet);
-        }
-        let announced: serde_json::Value = serde_json::from_slice(&line)?;
-        let port = announced.get("port").and_then(serde_json::Value::as_u64).context("no port")?;
-        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, u16::try_from(port)?))?;
-        client.set_nodelay(true)?;
-        client.set_read_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Self { client, peer, received, sent })
-    }
+/// Requests over a connection.
+trait Requests {
+    fn send(&mut self, octets: &[u8]) -> Result<bool>;
+    fn receive(&mut self, octets: &[u8]) -> Result<bool>;
+    fn answer(&mut self) -> Result<()>;
+    fn sends_untouched(&mut self, what: &str, octets: &[u8]) -> Result<()>;
+    fn sends_with_field(&mut self, what: &str, octets: &[u8]) -> Result<()>;
+}
 
+impl Requests for Pair {
     /// Sends `octets` in one call; whether the server receives them with a field.
     fn send(&mut self, octets: &[u8]) -> Result<bool> {
         self.client.write_all(octets)?;
@@ -264,10 +238,6 @@ impl Pair {
         ensure!(added, "{what}: no field");
         Ok(())
     }
-}
-
-fn find(within: &[u8], what: &[u8]) -> Option<usize> {
-    within.windows(what.len()).position(|window| window == what)
 }
 
 const GET: &[u8] = b"GET /one HTTP/1.1\r\nHost: here\r\n\r\n";
