@@ -10,6 +10,7 @@ pub mod grpc;
 pub mod http;
 pub mod http1;
 pub mod http2;
+pub mod kafka;
 pub mod tls;
 
 use std::num::NonZeroU64;

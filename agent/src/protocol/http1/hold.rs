@@ -33,17 +33,17 @@ impl Held {
 
 /// A short queue of segments.
 #[derive(Debug, Default)]
-pub(super) struct Hold {
+pub(in crate::protocol) struct Hold {
     queue: VecDeque<Held>,
     octets: usize,
 }
 
 impl Hold {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::protocol) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    pub(super) fn push(&mut self, segment: &Segment<'_>) {
+    pub(in crate::protocol) fn push(&mut self, segment: &Segment<'_>) {
         self.octets += segment.octets.len() + segment.tail.len();
         self.queue.push_back(Held {
             at: segment.at,
@@ -56,22 +56,22 @@ impl Hold {
     }
 
     /// Whether `more` octets in one more segment stay within the limits.
-    pub(super) fn has_room(&self, more: usize, limits: &Limits) -> bool {
+    pub(in crate::protocol) fn has_room(&self, more: usize, limits: &Limits) -> bool {
         self.queue.len() < limits.held_segments && self.octets.saturating_add(more) <= limits.held_octets
     }
 
     /// Whether the oldest has waited too long at `now`.
-    pub(super) fn is_stale(&self, now: MonoNanos) -> bool {
+    pub(in crate::protocol) fn is_stale(&self, now: MonoNanos) -> bool {
         self.queue.front().is_some_and(|oldest| now.since(oldest.at) > SECOND)
     }
 
-    pub(super) fn take(&mut self) -> VecDeque<Held> {
+    pub(in crate::protocol) fn take(&mut self) -> VecDeque<Held> {
         self.octets = 0;
         std::mem::take(&mut self.queue)
     }
 
     /// Puts what was taken and not read back behind what was held since.
-    pub(super) fn extend(&mut self, later: VecDeque<Held>) {
+    pub(in crate::protocol) fn extend(&mut self, later: VecDeque<Held>) {
         self.octets += later.iter().map(|held| held.octets.len() + held.tail.len()).sum::<usize>();
         self.queue.extend(later);
     }

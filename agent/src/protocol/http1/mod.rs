@@ -25,6 +25,7 @@ mod tests;
 mod trust;
 
 pub use self::follower::Follower;
+pub(super) use self::hold::Hold;
 pub(super) use self::pairing::Switched;
 pub(super) use self::start_line::begins_message;
 use super::UNKNOWN;
