@@ -296,7 +296,9 @@ impl Follower {
         };
         let start = message.start;
         let size = message.size;
-        if let Some(request) = self.pending.find(correlation_id) {
+        // None is older than its request.
+        let request = self.pending.find(correlation_id).filter(|request| request.start.at <= start.at);
+        if let Some(request) = request {
             let (number, api, version) = (request.number, request.api, request.version);
             self.raw_responses &= api == ApiKey::SASL_HANDSHAKE;
             if let Some(message) = self.message(direction) {

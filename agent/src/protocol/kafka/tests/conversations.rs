@@ -51,12 +51,13 @@ fn size_head_and_body_may_come_apart() {
 fn a_response_may_reach_us_before_its_request() {
     let mut bench = Bench::new(true);
     // Even the first one, and several.
-    bench.feed(R, heartbeat_response(0, 0)).feed(Q, heartbeat(0, "a"));
-    bench.feed(R, heartbeat_response(1, 0)).feed(R, heartbeat_response(2, 27));
-    bench.feed(Q, heartbeat(1, "b")).feed(Q, heartbeat(2, "c"));
+    bench.at(R, 2 * MS, &heartbeat_response(0, 0), 0).at(Q, MS, &heartbeat(0, "a"), 0);
+    bench.at(R, 5 * MS, &heartbeat_response(1, 0), 0).at(R, 6 * MS, &heartbeat_response(2, 27), 0);
+    bench.at(Q, 3 * MS, &heartbeat(1, "b"), 0).at(Q, 4 * MS, &heartbeat(2, "c"), 0);
     let error = |exchange: &Exchange| exchange.kafka.facts.error.unwrap().0;
     assert_eq!(bench.out.iter().map(error).collect::<Vec<_>>(), [0, 0, 27]);
     assert_eq!(bench.losses(), []);
+    bench.at = 7 * MS;
     // One whose request never comes is given up, and what follows is read.
     bench.feed(R, heartbeat_response(3, 0)).feed(Q, heartbeat(4, "d")).feed(R, heartbeat_response(4, 0));
     bench.at(R, bench.at + 2_000 * MS, &[], 0).feed(Q, heartbeat(5, "e")).feed(R, heartbeat_response(5, 0)).close();
