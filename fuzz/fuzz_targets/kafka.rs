@@ -17,7 +17,7 @@ use self::protocol::kafka::{Config, Exchange, Follower, Topics};
 use self::protocol::{End, Segment, Thread, Verdict};
 
 /// A connection that has begun, so that not every input has to find a request first: `Heartbeat` with its response.
-const BEGUN: &[u8] = b"\0\0\0\x17\0\x0c\0\0\0\0\0\0\0\x02me\0\x01g\0\0\0\x01\0\x01m";
+const BEGUN: &[u8] = b"\0\0\0\x16\0\x0c\0\0\0\0\0\0\0\x02me\0\x01g\0\0\0\x01\0\x01m";
 const ANSWERED: &[u8] = b"\0\0\0\x06\0\0\0\0\0\0";
 
 struct Run {
