@@ -90,8 +90,8 @@ fn read(walk: &Walk, frame: &FrameHead, at: u32) -> Option<Block> {
     // SAFETY: nothing is done.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) len) };
     let mut block = None;
-    // SAFETY: the payload has room for more than the longest frame; the helper checks the source.
     if len <= u64::from(PAYLOAD)
+        // SAFETY: the payload has room for more than the longest frame; the helper checks the source.
         && unsafe { bpf_probe_read_kernel((&raw mut (*scratch).payload).cast(), len as u32, data as *const _) } == 0
     {
         block = fields(scratch, frame);
