@@ -79,7 +79,7 @@ fn deferred(
 enum Part {
     /// One of the functions.
     Whole,
-    /// The closure that it defers as the nth, where the compiler has made that a function (Go 1.22 and newer).
+    /// The closure that it defers as the nth, where the compiler has made that a function.
     Deferred(usize),
 }
 
