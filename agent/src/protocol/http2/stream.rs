@@ -11,6 +11,8 @@ use crate::protocol::{Exchange, Thread};
 pub(super) enum Progress {
     Receiving,
     Complete,
+    /// The stream was ended before it was.
+    Cut,
     /// Its end cannot be told.
     Unknown,
 }

@@ -266,7 +266,10 @@ impl Streams {
             return;
         }
         if stream.response.end.is_some() {
-            stream.request = Progress::Unknown;
+            if stream.request == Progress::Receiving {
+                // Nothing of it is missing: what was sent is all that there is.
+                stream.request = Progress::Cut;
+            }
             return self.settle(id, out);
         }
         self.cut(id, code, at, out);

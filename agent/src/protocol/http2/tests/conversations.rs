@@ -118,6 +118,7 @@ fn a_server_that_has_enough() {
     bench.feed(R, reset(1, 0));
     assert_eq!(bench.told(), [(Method::Post, "/upload", Some(413))]);
     assert_eq!((bench.out[0].failure, bench.out[0].http.request_body), (None, None));
+    assert!(!bench.out[0].partial, "all that was sent was seen");
 }
 
 #[test]
