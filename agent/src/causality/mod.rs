@@ -25,6 +25,7 @@ mod load;
 mod model;
 mod offspring;
 mod plenty;
+mod pool;
 mod process;
 mod slab;
 #[cfg(test)]
@@ -325,6 +326,13 @@ impl Causality {
     pub fn gave_up(&mut self, process: u32, at: u64) {
         if self.processes.contains_key(&process) {
             self.feed(process, at, Event::GaveUp);
+        }
+    }
+
+    /// What the process was asked to do until now was not seen: nothing is known of what it calls unasked.
+    pub fn asked_unseen(&mut self, process: u32, at: u64) {
+        if self.processes.contains_key(&process) {
+            self.feed(process, at, Event::AskedUnseen);
         }
     }
 

@@ -13,6 +13,7 @@ use super::grasp::Grasp;
 use super::histogram::{Histogram, prior};
 use super::load::{self, Load};
 use super::plenty::Plenty;
+use super::pool::Pool;
 use super::track::{Kinds, ORIGINS, Track, mix};
 
 /// Entries of each table. Reached, all counts are halved and those that vanish are dropped.
@@ -107,6 +108,8 @@ pub(super) struct Model {
     pub(super) load: Load,
     /// How many calls there are for each request.
     pub(super) plenty: Plenty,
+    /// Whether calls wait for each other's connections.
+    pub(super) pool: Pool,
     pub(super) grasp: Grasp,
 }
 
@@ -125,6 +128,7 @@ impl Model {
             threads_known: 0.0,
             load: Load::default(),
             plenty: Plenty::default(),
+            pool: Pool::default(),
             grasp: Grasp::new(),
         }
     }
@@ -212,7 +216,7 @@ impl Model {
 
     /// Takes over what is seen and not learnt from decisions.
     pub(super) fn take_counts(&mut self, other: &Self) {
-        (self.grasp, self.plenty) = (other.grasp, other.plenty);
+        (self.grasp, self.plenty, self.pool) = (other.grasp, other.plenty, other.pool);
     }
 
     /// Watches in which steps times come. Recorded ones may be in micro- or milliseconds.

@@ -30,6 +30,7 @@ pub(super) enum Event {
     Outgoing(Outgoing),
     Returned(Ref),
     GaveUp,
+    AskedUnseen,
     Unborn(Unborn),
     Born { thread: u32, parent: u32 },
 }
@@ -231,6 +232,7 @@ impl Process {
         }
         if before > 0 {
             self.model.load.pass(at - before);
+            self.model.pool.pass(at - before, self.request_keys.len(), self.call_keys.len());
             let idle = self.request_keys.is_empty();
             learner(&mut self.draft, &mut self.model).background.pass(at - before, idle);
         }
@@ -251,6 +253,7 @@ impl Process {
             Event::Unborn(unborn) => self.exact.offspring.unborn(unborn),
             Event::Born { thread, parent } => self.exact.born(thread, parent),
             Event::GaveUp => self.exact.offspring.gave_up(at),
+            Event::AskedUnseen => learner(&mut self.draft, &mut self.model).background.fade(0.0),
         }
     }
 

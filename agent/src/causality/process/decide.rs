@@ -15,6 +15,8 @@ const MAX_JOINED: usize = 8;
 const MAX_MEMBERS: usize = 32;
 /// A call without competitors may still be none of the request's.
 const UNCONTESTED: f64 = 0.9999;
+/// Where times do not tell which request makes a call.
+const NOT_TOLD: f64 = 0.5;
 /// How much of the model's grasp of an event loop holds for calls of other threads than the one that reads the requests.
 const ELSEWHERE: f64 = 0.5;
 /// Below this rate of overtaking in proportion to chance, requests in the same state are said to be served in order.
@@ -250,6 +252,7 @@ impl Process {
             None if call.alone && choice.member != NOBODY && self.model.background.is_always_caused(call.operation) => {
                 share.min(UNCONTESTED)
             }
+            None if self.model.pool.is_full() => NOT_TOLD,
             None if self.model.load.is_wary() => {
                 let owner = cluster.members.get(usize::from(choice.member));
                 let request = owner.and_then(|owner| self.requests.get(owner.request));

@@ -79,6 +79,29 @@ fn on_a_loop_a_thread_proves_nothing_about_what_it_also_calls_unasked() {
     assert!(none < 15, "{none} calls of requests have lost them");
 }
 
+#[test]
+fn what_was_called_because_of_something_unseen_makes_no_habit() {
+    // Two calls whose causes were not seen; then requests follow each other without a pause, so that no other call is idle.
+    let mut causality = Causality::new(Settings::default());
+    for call in 0..2 {
+        causality.outgoing(outgoing(call, (1000 + call) * MS, Facts::default()));
+        causality.returned(call, (1000 + call) * MS + MS / 2);
+    }
+    causality.incoming(incoming(2, 1005 * MS, Facts::default()));
+    causality.asked_unseen(1, 1005 * MS);
+    for id in 2..1000 {
+        let at = 1005 * MS + (id - 2) * 50 * MS;
+        causality.outgoing(outgoing(id, at + 2 * MS, Facts::default()));
+        causality.returned(id, at + 7 * MS);
+        causality.answered(id, at + 50 * MS);
+        causality.incoming(incoming(id + 1, at + 50 * MS, Facts::default()));
+    }
+    let mut links = Vec::new();
+    causality.finish(&mut links);
+    let right = links.iter().filter(|link| link.child >= 2 && link.parent == Some(link.child)).count();
+    assert_eq!((links.len(), right), (1000, 998));
+}
+
 /// What a loop has to do for a request, in the order of [`busy_loop`]'s callbacks.
 #[derive(Clone, Copy)]
 enum Callback {
