@@ -1,15 +1,15 @@
-//! A script of segments, gaps and ends through a protocol's follower (`crate::Follower`). It must not panic, stay inside its
-//! limits, and account for every request.
+//! A script of segments, gaps and ends through a protocol's follower, which the target names (`crate::Follower`, what it gives
+//! out, and how to make one with [`LIMITS`]). It must not panic, stay inside its limits, and account for every request.
 
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq};
 
-use crate::Follower;
 use crate::protocol::http::{Config, Limits, Stats};
-use crate::protocol::{Begun, End, Exchange, Notice, Segment, Thread, Verdict};
+use crate::protocol::{Begun, End, Notice, Segment, Thread, Verdict};
+use crate::{Exchange, Follower, follower};
 
-const LIMITS: Limits =
+pub const LIMITS: Limits =
     Limits { head: 4096, outstanding: 16, outstanding_octets: 8192, held_octets: 1 << 20, held_segments: 1 << 20 };
 
 pub struct Run {
@@ -21,16 +21,20 @@ pub struct Run {
     pub over: bool,
 }
 
+/// For the followers of HTTP.
+pub fn config() -> Arc<Config> {
+    Arc::new(Config {
+        request_headers: vec!["host".into()],
+        response_headers: vec!["date".into()],
+        request_id_headers: vec!["x-request-id".into()],
+        limits: LIMITS,
+    })
+}
+
 impl Run {
     fn new(fresh: bool) -> Self {
-        let config = Config {
-            request_headers: vec!["host".into()],
-            response_headers: vec!["date".into()],
-            request_id_headers: vec!["x-request-id".into()],
-            limits: LIMITS,
-        };
         Self {
-            follower: Follower::new(fresh, Arc::new(config)),
+            follower: follower(fresh),
             stats: Stats::default(),
             exchanges: Vec::new(),
             positions: [Seq(0); 2],
@@ -72,15 +76,18 @@ impl Run {
     }
 }
 
-/// Runs the script, after the client's first octets in most; `split`: octet by octet where nothing is missing. The second
+/// What a connection begins with.
+pub type First<'a> = [(Direction, &'a [u8])];
+
+/// Runs the script, after the connection's first octets in most; `split`: octet by octet where nothing is missing. The second
 /// value is false when the script has more in it than whole segments.
-pub fn run(script: &[u8], first: &[u8], split: bool) -> (Run, bool) {
+pub fn run(script: &[u8], first: &First<'_>, split: bool) -> (Run, bool) {
     let (&flags, mut rest) = script.split_first().unwrap_or((&1, &[]));
     let mut run = Run::new(flags & 1 == 1);
     let mut plain = flags & 1 == 1;
     let mut at = 0;
-    if flags & 2 == 0 && !first.is_empty() {
-        run.segment(Direction::Egress, at, first, 0, &[]);
+    if flags & 2 == 0 {
+        first.iter().for_each(|(direction, octets)| run.segment(*direction, at, octets, 0, &[]));
     }
     while let Some(([step, len], after)) = rest.split_first_chunk::<2>() {
         let (octets, after) = after.split_at_checked(usize::from(*len)).unwrap_or((after, &[]));
@@ -124,7 +131,7 @@ pub fn run(script: &[u8], first: &[u8], split: bool) -> (Run, bool) {
 }
 
 /// The script says the same whatever its segments are cut into.
-pub fn cut(script: &[u8], first: &[u8], whole: &Run) {
+pub fn cut(script: &[u8], first: &First<'_>, whole: &Run) {
     let (split, _) = run(script, first, true);
     assert_eq!(format!("{:?}", whole.exchanges), format!("{:?}", split.exchanges));
     assert_eq!(whole.stats, split.stats);

@@ -13,6 +13,9 @@ pub const LEAN: u32 = 1 << 1;
 /// `skip[direction]` holds: calls that end before that position need no record.
 pub const SKIP: [u32; 2] = [1 << 2, 1 << 3];
 
+/// All octets of a call are wanted, also where they do not fit one record, as far as they lie in one buffer.
+pub const WHOLE: u32 = 1 << 4;
+
 /// One connection's slot.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,6 +9,7 @@ pub mod hint;
 pub mod hpack;
 pub mod http2;
 pub mod ids;
+pub mod kafka;
 pub mod layout;
 pub mod limits;
 pub mod record;

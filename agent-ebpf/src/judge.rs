@@ -3,6 +3,7 @@
 use agent_common::counter::Counter;
 use agent_common::http2::{self, FrameHead};
 use agent_common::ids::Direction;
+use agent_common::kafka;
 
 use crate::call;
 use crate::lifecycle;
@@ -11,6 +12,8 @@ use crate::payload::{Payload, first_part};
 use crate::socket::{self, Socket, hello, verdict};
 
 const HEAD_OF_FRAME: u64 = http2::HEAD as u64;
+const HEAD_OF_REQUEST: u64 = kafka::HEAD as u64;
+const SIZE_OF_REQUEST: u64 = kafka::SIZE as u64;
 
 /// The transfer that made a socket interesting.
 #[derive(Clone, Copy)]
@@ -49,19 +52,18 @@ fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -
         (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
         return false;
     }
-    // Payloads of 64 KiB and more are not in use, so an HTTP/2 frame begins with 0.
-    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, socket.fresh != 0);
+    let message = octets[0] == 0 && begins_like_message(at, available, socket.fresh != 0);
     if socket.fresh != 0 {
         // A server of HTTP/2 may write before its client does.
-        if frame || begins_like_http(octets) {
+        if message || begins_like_http(octets) {
             return lifecycle::take(sk, socket, first);
         }
         socket.verdict = verdict::REFUSED;
         count(Counter::SocketsRefused);
         return false;
     }
-    // In the middle of a connection only a start line or a frame says anything, and it may come at any time.
-    available >= 4 && (frame || is_start_line(octets)) && lifecycle::take(sk, socket, first)
+    // In the middle of a connection only the beginning of a message says anything, and it may come at any time.
+    available >= 4 && (message || is_start_line(octets)) && lifecycle::take(sk, socket, first)
 }
 
 /// Whether a payload may begin a request, or a connection of HTTP/2.
@@ -72,16 +74,22 @@ pub fn begins_like_request(payload: Payload, len: u32) -> bool {
         return false;
     }
     let Some(octets) = call::user::<[u8; 4]>(at) else { return false };
-    let frame = octets[0] == 0 && available >= HEAD_OF_FRAME && begins_like_frame(at, false);
-    frame || begins_like_http(octets)
+    (octets[0] == 0 && begins_like_message(at, available, false)) || begins_like_http(octets)
 }
 
-/// Whether the octets at `at` are the head of a frame of HTTP/2 that may begin a connection, or else a call. A function of
+/// Whether the octets at `at`, of which the first is 0, begin a message of HTTP/2 or Kafka: neither has one of 16 MiB. A function of
 /// its own, so that its frame adds to no chain of calls.
 #[inline(never)]
-fn begins_like_frame(at: u64, connection: bool) -> bool {
-    let Some(frame) = call::user(at).map(FrameHead::parse) else { return false };
-    if connection { frame.begins_connection() } else { frame.begins_call() }
+fn begins_like_message(at: u64, available: u64, connection: bool) -> bool {
+    if available == SIZE_OF_REQUEST {
+        return call::user(at).is_some_and(kafka::is_size);
+    }
+    let Some(octets) = (available >= HEAD_OF_FRAME).then(|| call::user(at)).flatten() else { return false };
+    let frame = FrameHead::parse(octets);
+    if connection && frame.begins_connection() || !connection && frame.begins_call() {
+        return true;
+    }
+    available >= HEAD_OF_REQUEST && call::user(at).is_some_and(kafka::begins_request)
 }
 
 /// Whether these are the first octets of a TLS record of a type and a version in use (RFC 8446, section 5.1).

@@ -21,7 +21,7 @@ use crate::coroutine;
 use crate::judge::{First, decide};
 use crate::lifecycle;
 use crate::maps::{HINTS, PROCESSES, SOCKETS, Scratch, claim_scratch, count, emit_segment, give_back, given, scratch};
-use crate::payload::{Payload, bounded, flat, vectors};
+use crate::payload::{Payload, bounded, first_part, flat, vectors};
 use crate::socket::{self, Socket, verdict};
 use crate::tls;
 
@@ -30,6 +30,11 @@ const MMSGHDR_SIZE: u64 = 64;
 const MMSGHDR_LEN: u64 = 56;
 
 pub const HEAD: usize = size_of::<SegmentHead>();
+
+/// As a number of octets to capture: all of them.
+const WHOLE: u32 = u32::MAX;
+/// So many records has a call at most.
+const PIECES: u32 = 32;
 
 /// A call's transfer on a socket that is followed.
 #[derive(Clone, Copy)]
@@ -194,7 +199,7 @@ extern "C" fn message_one(index: u32, batch: *mut core::ffi::c_void) -> i64 {
     {
         let &mut Batch { sk, thread, direction, .. } = batch;
         let transfer = Transfer { sk, conn: socket.conn, thread, direction, batched: true };
-        emit(&transfer, socket, payload, batch.seq, len);
+        emit_one(&transfer, socket, payload, batch.seq, len);
     }
     batch.seq = batch.seq.wrapping_add(len);
     0
@@ -312,16 +317,89 @@ pub fn kept(sk: u64, socket: &mut Socket, thread: u64, at: u64, payload: u64, ca
     emit_segment(scratch, HEAD as u64 + u64::from(captured));
 }
 
-/// Writes the record of `len` octets that begin at `seq`, unless user space said it needs none.
+/// Writes the record of `len` octets that begin at `seq`, or several, unless user space said it needs none.
 #[inline(always)]
 fn emit(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, len: u32) {
     let Some(cap) = wanted(transfer, socket, seq, len) else { return };
+    if cap == WHOLE
+        && len > CAPTURE as u32
+        && let Some((buffer, available)) = first_part(payload, len.into())
+        && available >= u64::from(len)
+    {
+        let mut pieces = Pieces { transfer: *transfer, at: time(transfer), buffer, seq, left: len };
+        // A loop that the verifier goes through once, as in `messages`.
+        // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+        unsafe { bpf_loop(PIECES, piece as *mut core::ffi::c_void, (&raw mut pieces).cast(), 0) };
+        return;
+    }
+    record(transfer, socket, payload, seq, len, cap);
+}
+
+/// The same in one record, of one message of several.
+#[inline(always)]
+fn emit_one(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, len: u32) {
+    let Some(cap) = wanted(transfer, socket, seq, len) else { return };
+    record(transfer, socket, payload, seq, len, cap);
+}
+
+#[inline(always)]
+fn record(transfer: &Transfer, socket: &mut Socket, payload: Payload, seq: u32, len: u32, cap: u32) {
     let Some(scratch) = scratch() else { return };
-    let at = match transfer.direction {
+    fill(scratch, transfer, socket, payload, time(transfer), seq, len, cap);
+}
+
+/// When the call in progress moved its octets.
+#[inline(always)]
+fn time(transfer: &Transfer) -> u64 {
+    match transfer.direction {
         Direction::Ingress => call::now(),
         Direction::Egress => entry_time(transfer.thread),
+    }
+}
+
+/// A call's octets on their way into records, each of which is captured whole.
+struct Pieces {
+    transfer: Transfer,
+    at: u64,
+    /// Where the next ones lie.
+    buffer: u64,
+    seq: u32,
+    left: u32,
+}
+
+/// One piece; 1 after the last one, which ends the loop.
+#[inline(never)]
+extern "C" fn piece(index: u32, pieces: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: `emit` gives its own, and does not use it meanwhile.
+    let pieces = unsafe { &mut *pieces.cast::<Pieces>() };
+    let Some(scratch) = scratch() else { return 1 };
+    // What is left after the last piece is not captured.
+    let fits = pieces.left <= CAPTURE as u32 || index == PIECES - 1;
+    let len = if fits { pieces.left } else { CAPTURE as u32 };
+    let wanted = if len < CAPTURE as u32 { len } else { CAPTURE as u32 };
+    let packed = flat(scratch, pieces.buffer, len, wanted);
+    let (captured, tail) = (packed & 0x1_ffff, packed >> 32);
+    let head = SegmentHead {
+        seq: pieces.seq,
+        len,
+        captured: captured as u32,
+        tail: tail as u8,
+        kind: kind::DATA,
+        ..SegmentHead::default()
     };
-    fill(scratch, transfer, socket, payload, at, seq, len, cap);
+    write_head(scratch, &pieces.transfer, pieces.at, head);
+    // Read back, as in `fill`.
+    // SAFETY: `scratch` is a value of the map.
+    let (captured, tail) = unsafe {
+        let head = &raw const (*scratch).head;
+        ((&raw const (*head).captured).read_volatile(), (&raw const (*head).tail).read_volatile())
+    };
+    let captured = if captured < CAPTURE as u32 { captured } else { CAPTURE as u32 };
+    emit_segment(scratch, HEAD as u64 + u64::from(captured) + u64::from(tail));
+    pieces.buffer = pieces.buffer.wrapping_add(len.into());
+    pieces.seq = pieces.seq.wrapping_add(len);
+    pieces.left = pieces.left.wrapping_sub(len);
+    i64::from(pieces.left == 0)
 }
 
 /// How many octets of a transfer are to be captured at most; `None` when user space wants no record of it.
@@ -349,7 +427,11 @@ fn wanted(transfer: &Transfer, socket: &mut Socket, seq: u32, len: u32) -> Optio
             return None;
         }
     }
-    Some(if flags & hint::LEAN != 0 { LEAN_CAPTURE as u32 } else { CAPTURE as u32 })
+    Some(match flags & (hint::LEAN | hint::WHOLE) {
+        0 => CAPTURE as u32,
+        hint::WHOLE => WHOLE,
+        _ => LEAN_CAPTURE as u32,
+    })
 }
 
 /// Puts the record together, of at most `cap` octets of payload, and writes it.
@@ -365,6 +447,7 @@ fn fill(
     len: u32,
     cap: u32,
 ) {
+    let cap = if cap < CAPTURE as u32 { cap } else { CAPTURE as u32 };
     let wanted = if len < cap { len } else { cap };
     let packed = match payload {
         Payload::Flat { at } => flat(scratch, at, len, wanted),

@@ -27,7 +27,7 @@ use crate::process::Processes;
 use crate::process::filter::Filter;
 use crate::process::programs::Programs;
 use crate::process::resource::Common;
-use crate::protocol::http;
+use crate::protocol::{self, http};
 use crate::sampling::RateLimiter;
 use crate::signal::metrics::{self, Registry};
 use crate::signal::route::{self, Routes};
@@ -222,6 +222,7 @@ fn engine(
         request_id_headers: boxed(&config.request_id_headers),
         limits: http::Limits::default(),
     };
+    let protocol = protocol::Config { http: Arc::new(http), ..protocol::Config::default() };
     let selection = &config.selection;
     let filter = Filter::new(&selection.exe, &selection.pids, &selection.exclude_exe)?;
     let limiter = config.max_traces_per_second.map(RateLimiter::new);
@@ -232,7 +233,7 @@ fn engine(
     let mut processes = Processes::new(filter, common, Tgid(std::process::id()));
     processes.scan(probe::sys::monotonic());
     let mut engine = Engine::new(
-        Connections::new(Arc::new(http), Some(hints)),
+        Connections::new(Arc::new(protocol), Some(hints)),
         processes,
         programs,
         traces,
@@ -256,7 +257,7 @@ fn announce(address: SocketAddr, config: &Config, outputs: &Outputs, at_sockets:
     let to = if to.is_empty() { "none (set OTEL_EXPORTER_OTLP_ENDPOINT or --spans)".to_owned() } else { to.join(", ") };
     tracing::debug!(?config, "configuration");
     let place = if at_sockets { "sockets" } else { "system calls" };
-    eprintln!("remora {}: capturing HTTP at the {place}; spans to {to}", env!("CARGO_PKG_VERSION"));
+    eprintln!("remora {}: capturing HTTP and Kafka at the {place}; spans to {to}", env!("CARGO_PKG_VERSION"));
     eprintln!("remora: listening on http://{address} (page /, metrics /metrics)");
 }
 

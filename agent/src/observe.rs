@@ -24,6 +24,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Values of the label `protocol`.
 const HTTP1: &str = "http1";
 const HTTP2: &str = "http2";
+const KAFKA: &str = "kafka";
 
 /// Reads the agent's state when somebody asks.
 pub struct Observer {
@@ -99,7 +100,11 @@ impl Observer {
             ],
             kernel_drops: kept(true).collect(),
             kernel_counts: kept(false).collect(),
-            connections: vec![(HTTP1, connections.open.saturating_sub(connections.http2)), (HTTP2, connections.http2)],
+            connections: vec![
+                (HTTP1, connections.open.saturating_sub(connections.http2 + connections.kafka)),
+                (HTTP2, connections.http2),
+                (KAFKA, connections.kafka),
+            ],
             connection_counts: vec![
                 ("gaps", connections.gaps),
                 ("gap_octets", connections.gap_octets),
@@ -116,6 +121,8 @@ impl Observer {
                 Exchanges { protocol: HTTP1, kind: "client", count: tracer.http1.client },
                 Exchanges { protocol: HTTP2, kind: "server", count: tracer.http2.server },
                 Exchanges { protocol: HTTP2, kind: "client", count: tracer.http2.client },
+                Exchanges { protocol: KAFKA, kind: "server", count: tracer.kafka.server },
+                Exchanges { protocol: KAFKA, kind: "client", count: tracer.kafka.client },
                 Exchanges { protocol: "tcp", kind: "client", count: tracer.failed_connections },
             ],
             exchanges_lost: losses(engine),
@@ -160,7 +167,7 @@ impl Observer {
     pub fn report(&self, books: &[(&'static str, Books)]) {
         let engine = pipeline::lock(&self.shared);
         let tracer = &engine.tracer.stats;
-        let exchanges = [tracer.http1, tracer.http2].iter().map(|of| of.server + of.client).sum::<u64>()
+        let exchanges = [tracer.http1, tracer.http2, tracer.kafka].iter().map(|of| of.server + of.client).sum::<u64>()
             + tracer.failed_connections;
         eprintln!(
             "remora: {exchanges} exchanges seen, {} spans made, {} left out by sampling",

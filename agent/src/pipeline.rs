@@ -17,6 +17,7 @@ use crate::probe::sys::{self, ReaderFlag};
 use crate::process::Processes;
 use crate::process::programs::{Answer, Programs, STANDING};
 use crate::protocol::Begun;
+use crate::protocol::kafka::Call;
 use crate::signal::http;
 use crate::signal::metrics::Registry;
 use crate::signal::span::{Batch, Endpoints, Kind, Span};
@@ -170,7 +171,7 @@ impl Engine {
                 self.processes.exited(tgid, at);
                 self.programs.forget(tgid);
                 self.probe.forget(tgid);
-                self.traces.exited(tgid);
+                self.traces.exited(tgid, &mut self.placed);
             }
             LifecycleRecord::SpeaksTls { tgid, at } => {
                 if self.processes.seen(tgid, &[], at).is_some() {
@@ -206,6 +207,7 @@ impl Engine {
                 Step::Begun { id, request, endpoints, told } => self.begun(id, &request, endpoints, told),
                 Step::Dropped(id) => self.traces.dropped(id, self.newest, &mut self.placed),
                 Step::Finished(finished) => self.finished(finished),
+                Step::Called(finished) => self.called(finished),
             }
         }
         self.steps = steps;
@@ -228,6 +230,18 @@ impl Engine {
         let resource = self.processes.of(exchange.request_thread.tgid, exchange.start);
         match resource.filter(|_| self.admits(exchange.request_direction, finished.endpoints)) {
             Some(resource) => self.traces.finish(finished, resource, &mut self.placed),
+            None => self.stats.not_selected += 1,
+        }
+    }
+
+    fn called(&mut self, finished: Finished<Call>) {
+        let exchange = &finished.exchange;
+        let resource = self.processes.of(exchange.request_thread.tgid, exchange.start);
+        match resource.filter(|_| self.admits(exchange.request_direction, finished.endpoints)) {
+            Some(resource) => {
+                self.tracer.called(&finished, &resource, &mut self.registry);
+                self.traces.called(finished, &resource, &mut self.placed);
+            }
             None => self.stats.not_selected += 1,
         }
     }

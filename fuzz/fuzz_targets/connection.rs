@@ -9,18 +9,29 @@ mod protocol;
 #[path = "../script.rs"]
 mod script;
 
+use std::sync::Arc;
+
+use agent_common::ids::Direction;
 use libfuzzer_sys::fuzz_target;
 
-use self::protocol::Follower;
 use self::protocol::http::Loss;
+use self::protocol::{Config, Exchanged as Exchange, Follower};
 
 /// A request that asks for HTTP/2.
-const ASK: &[u8] = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAACAA\r\n\r\n";
+const ASK: &script::First<'_> = &[(
+    Direction::Egress,
+    b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAACAA\r\n\r\n",
+)];
+
+fn follower(fresh: bool) -> Follower {
+    Follower::new(fresh, Arc::new(Config { http: script::config(), ..Config::default() }))
+}
 
 fuzz_target!(|octets: &[u8]| {
     let (whole, plain) = script::run(octets, ASK, false);
     for exchange in &whole.exchanges {
-        assert!(exchange.response_start.is_none_or(|start| start >= exchange.start), "{exchange:?}");
+        let course = exchange.course();
+        assert!(course.response_start.is_none_or(|start| start >= course.start), "{exchange:?}");
     }
     // After a loss the next message is searched at segments' starts, so cutting may change what is found.
     let searched = [Loss::Resynchronised, Loss::UnmatchedResponse, Loss::HeadTooLarge, Loss::Invalid];

@@ -11,15 +11,20 @@ mod script;
 
 use libfuzzer_sys::fuzz_target;
 
+use self::protocol::Exchange;
 use self::protocol::http::Loss;
 use self::protocol::http1::Follower;
+
+fn follower(fresh: bool) -> Follower {
+    Follower::new(fresh, script::config())
+}
 
 fuzz_target!(|octets: &[u8]| {
     let (whole, plain) = script::run(octets, &[], false);
     for exchange in &whole.exchanges {
         assert!(exchange.response_start.is_none_or(|start| start >= exchange.start), "{exchange:?}");
-        assert!(exchange.http.status.is_some() == exchange.response_start.is_some(), "{exchange:?}");
-        assert!(exchange.http.status.is_some() || exchange.failure.is_some(), "{exchange:?}");
+        assert!(exchange.message.status.is_some() == exchange.response_start.is_some(), "{exchange:?}");
+        assert!(exchange.message.status.is_some() || exchange.failure.is_some(), "{exchange:?}");
     }
     // After a loss the next message is searched at segments' starts, so cutting may change what is found.
     let searched = [Loss::Resynchronised, Loss::UnmatchedResponse, Loss::HeadTooLarge, Loss::Invalid];

@@ -9,13 +9,19 @@ mod protocol;
 #[path = "../script.rs"]
 mod script;
 
+use agent_common::ids::Direction;
 use libfuzzer_sys::fuzz_target;
 
+use self::protocol::Exchange;
 use self::protocol::http::Loss;
 use self::protocol::http2::Follower;
 
 /// A connection that has begun, so that not every input has to find the preface first.
-const BEGUN: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+const BEGUN: &script::First<'_> = &[(Direction::Egress, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")];
+
+fn follower(fresh: bool) -> Follower {
+    Follower::new(fresh, script::config())
+}
 
 fuzz_target!(|octets: &[u8]| {
     let (whole, plain) = script::run(octets, BEGUN, false);

@@ -46,7 +46,7 @@ mod tests {
 
     use super::*;
     use crate::conn::{Connections, Step};
-    use crate::protocol::{Coroutine, Thread, http};
+    use crate::protocol::{Coroutine, Thread};
     use crate::signal::span::{Endpoints, Tls};
     use crate::source::{Opened, Positions, Role, SegmentRecord, What};
 
@@ -95,7 +95,7 @@ mod tests {
         };
         // The connection is announced after the hellos, as a rule; the rings are read one after the other.
         for early in [0, 1, 2] {
-            let mut connections = Connections::new(Arc::new(http::Config::default()), None);
+            let mut connections = Connections::new(Arc::default(), None);
             let mut steps = Vec::new();
             let hellos = [
                 record(ConnId(5), Direction::Egress, 5, What::Hello { octets: &client, headless: true }),

@@ -11,10 +11,13 @@ use super::hellos::Hellos;
 use super::pairs::Pairs;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
-use crate::protocol::http::{self, Method};
+use crate::protocol::http::{self, HttpMessage, Method};
 use crate::protocol::http2::Side;
+use crate::protocol::kafka::Call;
 use crate::protocol::tls::{Hello, Session};
-use crate::protocol::{Begun, Coroutine, End, Exchange, Follower, IgnoreReason, Notice, Segment, Verdict};
+use crate::protocol::{
+    Begun, Config, Coroutine, End, Exchange, Exchanged, Follower, IgnoreReason, Notice, Segment, Speaks, Verdict,
+};
 use crate::signal::span::{Endpoints, Kind, Tls};
 use crate::source::{Closed, Opened, Positions, SegmentRecord, Told, What};
 
@@ -30,18 +33,18 @@ const MOST_SKIPPED: u64 = 1 << 30;
 
 /// An exchange and the connection it went over.
 #[derive(Debug)]
-pub struct Finished {
+pub struct Finished<M = HttpMessage> {
     pub conn: ConnId,
     /// Boxed once: it is handed on several times.
-    pub exchange: Box<Exchange>,
+    pub exchange: Box<Exchange<M>>,
     pub endpoints: Option<Endpoints>,
     /// What was said in the clear when TLS began.
     pub session: Option<Arc<Session>>,
 }
 
-impl Finished {
+impl<M> Finished<M> {
     #[must_use]
-    pub const fn id(&self) -> ExchangeId {
+    pub fn id(&self) -> ExchangeId {
         ExchangeId::new(self.conn, self.exchange.number)
     }
 }
@@ -55,6 +58,12 @@ impl ExchangeId {
     #[must_use]
     pub const fn new(conn: ConnId, number: u32) -> Self {
         Self(conn.0 << 24 | (number & 0x00ff_ffff) as u64)
+    }
+
+    /// Names a message that is no exchange by itself.
+    #[must_use]
+    pub const fn of_message(number: u64) -> Self {
+        Self(1 << 63 | number)
     }
 
     /// The connection, while fewer than 2^40 were given out.
@@ -78,14 +87,18 @@ pub enum Step {
     /// A request that began will not become an exchange.
     Dropped(ExchangeId),
     Finished(Finished),
+    /// A call of Kafka has.
+    Called(Finished<Call>),
 }
 
-/// What the table counts. Monotonic, but for the first two.
+/// What the table counts. Monotonic, but for the first three.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
     pub open: u64,
     /// Those of them that speak HTTP/2.
     pub http2: u64,
+    /// Those that speak Kafka's protocol.
+    pub kafka: u64,
     /// Connections dropped for want of room.
     pub evicted: u64,
     /// Connections whose opening was not seen in user space, so that their addresses are unknown.
@@ -134,7 +147,7 @@ pub struct OpenSide {
 /// Every connection by its id.
 pub struct Connections {
     table: FxHashMap<ConnId, Connection>,
-    config: Arc<http::Config>,
+    config: Arc<Config>,
     hints: Option<Hints>,
     /// Handshakes on connections that are not in the table.
     hellos: Hellos,
@@ -144,8 +157,7 @@ pub struct Connections {
     unsettled: Vec<ConnId>,
     /// Connections that may learn from their other end.
     pairs: Pairs,
-    #[expect(clippy::vec_box, reason = "each goes on by itself")]
-    exchanges: Vec<Box<Exchange>>,
+    exchanges: Vec<Exchanged>,
     notices: Vec<Notice>,
     stats: Stats,
     followed: http::Stats,
@@ -160,7 +172,7 @@ const fn index(direction: Direction) -> usize {
 
 impl Connections {
     #[must_use]
-    pub fn new(config: Arc<http::Config>, hints: Option<Hints>) -> Self {
+    pub fn new(config: Arc<Config>, hints: Option<Hints>) -> Self {
         Self {
             table: FxHashMap::default(),
             config,
@@ -178,9 +190,12 @@ impl Connections {
 
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let http2 = |connection: &&Connection| connection.follower.as_ref().is_some_and(|follower| follower.is_http2());
-        let http2 = self.table.values().filter(http2).count() as u64;
-        Stats { open: self.table.len() as u64, http2, ..self.stats }
+        let (mut http2, mut kafka) = (0, 0);
+        for speaks in self.table.values().filter_map(|connection| Some(connection.follower.as_ref()?.speaks())) {
+            http2 += u64::from(speaks == Speaks::Http2);
+            kafka += u64::from(speaks == Speaks::Kafka);
+        }
+        Stats { open: self.table.len() as u64, http2, kafka, ..self.stats }
     }
 
     /// What the followers counted, of connections gone and open, as of the last [`Self::sweep_all`].
@@ -199,11 +214,11 @@ impl Connections {
             .sum()
     }
 
-    /// The connections on which a request has been seen.
+    /// The connections on which a request of HTTP has been seen.
     #[must_use]
     pub fn open_sides(&self) -> Vec<OpenSide> {
         let side = |connection: &Connection| {
-            let follower = connection.follower.as_ref()?;
+            let follower = connection.follower.as_ref().filter(|follower| follower.speaks() != Speaks::Kafka)?;
             let kind = match follower.request_direction()? {
                 Direction::Ingress => Kind::Server,
                 Direction::Egress => Kind::Client,
@@ -348,8 +363,7 @@ impl Connections {
         let Some(connection) = self.table.get_mut(&conn) else { return };
         let Some(follower) = &mut connection.follower else { return };
         let exchanges = &mut self.exchanges;
-        let mut deliver =
-            |segment| follower.segment(direction, segment, &mut |exchange| exchanges.push(Box::new(exchange)));
+        let mut deliver = |segment| follower.segment(direction, segment, &mut |exchange| exchanges.push(exchange));
         let mut rest = *segment;
         while let Some((len, apart)) = connection.streams[index(direction)].cut(rest.position) {
             let (first, second) = rest.split(len, apart);
@@ -359,7 +373,7 @@ impl Connections {
         let verdict = deliver(rest);
         if let Verdict::Ignore(reason) = verdict {
             match reason {
-                IgnoreReason::NotThisProtocol => self.stats.not_http += 1,
+                IgnoreReason::NotThisProtocol | IgnoreReason::Unsupported(_) => self.stats.not_http += 1,
                 IgnoreReason::Upgraded => self.stats.upgraded += 1,
             }
             self.followed += follower.take_stats();
@@ -506,9 +520,9 @@ impl Connections {
         }
     }
 
-    fn with_follower(&mut self, conn: ConnId, act: impl FnOnce(&mut Follower, &mut dyn FnMut(Exchange))) {
+    fn with_follower(&mut self, conn: ConnId, act: impl FnOnce(&mut Follower, &mut dyn FnMut(Exchanged))) {
         if let Some(Connection { follower: Some(follower), .. }) = self.table.get_mut(&conn) {
-            act(follower, &mut |exchange| self.exchanges.push(Box::new(exchange)));
+            act(follower, &mut |exchange| self.exchanges.push(exchange));
         }
     }
 
@@ -535,7 +549,13 @@ impl Connections {
             Notice::Dropped { number } => Step::Dropped(ExchangeId::new(conn, number)),
         }));
         let session = &connection.session;
-        let finished = |exchange| Step::Finished(Finished { conn, exchange, endpoints, session: session.clone() });
+        let finished = |exchanged| {
+            let session = session.clone();
+            match exchanged {
+                Exchanged::Http(exchange) => Step::Finished(Finished { conn, exchange, endpoints, session }),
+                Exchanged::Kafka(exchange) => Step::Called(Finished { conn, exchange, endpoints, session }),
+            }
+        };
         out.extend(self.exchanges.drain(..).map(finished));
         let hinted = connection.wanted();
         if hinted != connection.hinted {
@@ -595,10 +615,11 @@ impl Connection {
     fn wanted(&mut self) -> (u32, [u32; 2]) {
         let Some(follower) = &self.follower else { return (hint::IGNORE, [0; 2]) };
         let (mut flags, mut skips) = (0, [0; 2]);
-        let mut lean = true;
+        let (mut lean, mut whole) = (true, false);
         for direction in [Direction::Egress, Direction::Ingress] {
             let want = follower.want(direction);
             lean &= want.lean;
+            whole |= want.whole;
             let stream = &mut self.streams[index(direction)];
             let skip = want.skip.zip(stream.position()).map(|(octets, position)| {
                 let octets = octets.min(NonZeroU64::MIN.saturating_add(MOST_SKIPPED));
@@ -612,6 +633,9 @@ impl Connection {
         }
         if lean {
             flags |= hint::LEAN;
+        }
+        if whole {
+            flags |= hint::WHOLE;
         }
         (flags, skips)
     }

@@ -9,7 +9,7 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
 use proptest::prelude::*;
 
 use crate::protocol::http::{HttpMessage, Method, Version};
-use crate::protocol::{Exchange, Failure, Thread};
+use crate::protocol::{Course, Exchange, Failure, Thread};
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;
 use crate::signal::resource::{Resource, Value};
@@ -97,18 +97,20 @@ pub(crate) fn message() -> HttpMessage {
 
 pub(super) fn exchange(http: HttpMessage) -> Exchange {
     Exchange {
-        number: 1,
-        position: Seq(0),
-        request_direction: Direction::Ingress,
-        request_thread: Thread::default(),
-        start: MonoNanos(1_000),
-        request_end: MonoNanos(2_000),
-        response_start: Some(MonoNanos(1_200_000)),
-        response_thread: None,
-        end: MonoNanos(3_201_000),
-        failure: None,
-        partial: false,
-        http,
+        course: Course {
+            number: 1,
+            position: Seq(0),
+            request_direction: Direction::Ingress,
+            request_thread: Thread::default(),
+            start: MonoNanos(1_000),
+            request_end: MonoNanos(2_000),
+            response_start: Some(MonoNanos(1_200_000)),
+            response_thread: None,
+            end: MonoNanos(3_201_000),
+            failure: None,
+            partial: false,
+        },
+        message: http,
     }
 }
 
@@ -125,8 +127,8 @@ pub(super) fn span(id: u64, kind: Kind, resource: &Arc<Resource>, http: HttpMess
         flags: 0x301,
         trace_state: None,
         link: None,
-        kind,
-        name: http::span_name(&exchange.http, route.as_deref()),
+        kind: kind.into(),
+        name: http::span_name(&exchange.message, route.as_deref()),
         start: UnixNanos(1_795_000_000_000_000_000 + id),
         end: UnixNanos(1_795_000_000_003_200_000 + id),
         status: http::status(kind, &exchange),

@@ -73,6 +73,18 @@ fn span(span: &Span, out: &mut Vec<u8>) {
     integer(span.end.0, out);
     out.extend_from_slice(b"\",\"attributes\":[");
     span.attributes(&mut Attributes { separator: Separator::default(), out });
+    if !span.links().is_empty() {
+        out.extend_from_slice(b"],\"links\":[");
+        let mut separator = Separator::default();
+        for link in span.links() {
+            separator.write(out);
+            out.extend_from_slice(b"{\"traceId\":\"");
+            hex(&link.trace_id.0, out);
+            out.extend_from_slice(b"\",\"spanId\":\"");
+            hex(&link.span_id.0, out);
+            out.extend_from_slice(b"\"}");
+        }
+    }
     out.extend_from_slice(b"],\"status\":{");
     if span.status != Status::Unset {
         out.extend_from_slice(b"\"code\":");

@@ -39,8 +39,9 @@ pub fn weight(span: &Span) -> usize {
     const SMALL_TEXTS: usize = 64;
     let texts = match &span.detail {
         Detail::Connect(_) => 0,
+        Detail::Message(detail) => detail.weight(),
         Detail::Http(detail) => {
-            let http = &detail.exchange.http;
+            let http = &detail.exchange.message;
             let long =
                 [&http.host, &http.user_agent, &http.method_original].map(|text| text.as_ref().map_or(0, |t| t.len()));
             let headers = http.request_headers.iter().chain(&http.response_headers);

@@ -7,7 +7,7 @@ use chrono::{DateTime, Local};
 
 use crate::signal::http::{error_type, path_and_query};
 use crate::signal::redact;
-use crate::signal::span::{Detail, Kind, Span, Status};
+use crate::signal::span::{Detail, Span, SpanKind, Status};
 
 /// The longest text taken from outside on a line, in characters: a terminal is no place for a 64 KiB target.
 const MAX_TEXT: usize = 160;
@@ -28,14 +28,16 @@ pub fn line(span: &Span, colour: bool, out: &mut String) {
     let start = DateTime::from_timestamp_nanos(nanos).with_timezone(&Local);
     line.styled(DIM, format_args!("{}", start.format("%H:%M:%S%.3f")));
     let (kind, style) = match span.kind {
-        Kind::Server => ("SERVER", CYAN),
-        Kind::Client => ("CLIENT", YELLOW),
+        SpanKind::Server => ("SERVER", CYAN),
+        SpanKind::Client => ("CLIENT", YELLOW),
+        SpanKind::Producer => ("PRODUCER", YELLOW),
+        SpanKind::Consumer => ("CONSUMER", CYAN),
     };
     line.styled(style, format_args!("{kind}"));
     line.styled(BOLD, format_args!("{}", Safe(&span.resource.service_name)));
     let (peer, error) = match &span.detail {
         Detail::Http(detail) => {
-            let http = &detail.exchange.http;
+            let http = &detail.exchange.message;
             let method = http.method_original.as_deref().unwrap_or(crate::signal::http::method_name(http.method));
             match path_and_query(&http.target).0 {
                 Some(path) => line.plain(format_args!("{} {}", Safe(method), Safe(path))),
@@ -49,11 +51,15 @@ pub fn line(span: &Span, colour: bool, out: &mut String) {
                 };
                 line.styled(style, format_args!("{status}"));
             }
-            (detail.endpoints.map(|ends| ends.peer), error_type(span.kind, &detail.exchange))
+            (detail.endpoints.map(|ends| ends.peer), error_type(detail.kind(), &detail.exchange))
         }
         Detail::Connect(detail) => {
             line.plain(format_args!("{}", Safe(&span.name)));
             (Some(detail.peer), Some(detail.error))
+        }
+        Detail::Message(detail) => {
+            line.plain(format_args!("{}", Safe(&span.name)));
+            (detail.message.call.endpoints.map(|ends| ends.peer), detail.error_type())
         }
     };
     line.plain(format_args!("{}", Duration(span.end.0.saturating_sub(span.start.0))));

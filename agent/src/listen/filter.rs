@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use crate::signal::http::path_and_query;
-use crate::signal::span::{Detail, Kind, Span, Status};
+use crate::signal::span::{Detail, Span, SpanKind, Status};
 
 /// A filter as query parameters; an absent or empty one lets everything through.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -11,11 +11,11 @@ use crate::signal::span::{Detail, Kind, Span, Status};
 pub(super) struct Params {
     /// `service.name`, exactly.
     pub service: String,
-    /// `server` or `client`.
+    /// `server`, `client`, `producer` or `consumer`.
     pub kind: String,
     /// `all`, a class (`4xx`), a code (`404`) or `errors` (spans whose status is an error).
     pub status: String,
-    /// Part of the path, case-sensitive.
+    /// Part of the path or the topic, case-sensitive.
     pub path: String,
     /// At most so many spans (`/api/spans`).
     pub limit: Option<usize>,
@@ -27,7 +27,7 @@ pub(super) struct Params {
 #[derive(Clone, Debug)]
 pub(super) struct Filter {
     service: Option<Box<str>>,
-    kind: Option<Kind>,
+    kind: Option<SpanKind>,
     status: StatusFilter,
     path: Option<Box<str>>,
 }
@@ -43,7 +43,7 @@ enum StatusFilter {
 /// A parameter's value is none that it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FilterError {
-    #[error("kind is server or client")]
+    #[error("kind is server, client, producer or consumer")]
     Kind,
     #[error("status is all, errors, a class such as 4xx or a code such as 404")]
     Status,
@@ -56,8 +56,10 @@ impl TryFrom<Params> for Filter {
         let text = |text: String| (!text.is_empty()).then(|| text.into_boxed_str());
         let kind = match params.kind.as_str() {
             "" | "all" => None,
-            "server" => Some(Kind::Server),
-            "client" => Some(Kind::Client),
+            "server" => Some(SpanKind::Server),
+            "client" => Some(SpanKind::Client),
+            "producer" => Some(SpanKind::Producer),
+            "consumer" => Some(SpanKind::Consumer),
             _ => return Err(FilterError::Kind),
         };
         let status = match params.status.as_str() {
@@ -81,8 +83,8 @@ impl Filter {
     #[must_use]
     pub(super) fn matches(&self, span: &Span) -> bool {
         let code = match &span.detail {
-            Detail::Http(detail) => detail.exchange.http.status,
-            Detail::Connect(_) => None,
+            Detail::Http(detail) => detail.exchange.message.status,
+            Detail::Connect(_) | Detail::Message(_) => None,
         };
         let status = match self.status {
             StatusFilter::All => true,
@@ -97,18 +99,19 @@ impl Filter {
     }
 }
 
-/// The path asked for; of CONNECT, the authority. Never the query, which may hold secrets.
+/// The path asked for; of CONNECT, the authority; of messages, the topic. Never the query, which may hold secrets.
 #[must_use]
 pub(super) fn path(span: &Span) -> Option<&str> {
     match &span.detail {
         Detail::Http(detail) => {
-            let target = &*detail.exchange.http.target;
+            let target = &*detail.exchange.message.target;
             match path_and_query(target) {
                 (Some(path), _) => Some(path),
                 (None, None) => Some(crate::signal::redact::authority(target)),
                 (None, Some(_)) => None,
             }
         }
+        Detail::Message(detail) => detail.topic(),
         Detail::Connect(_) => None,
     }
 }
@@ -117,6 +120,7 @@ pub(super) fn path(span: &Span) -> Option<&str> {
 mod tests {
     use super::*;
     use crate::listen::sample;
+    use crate::signal::span::Kind;
 
     fn matching(query: &str) -> Result<Vec<u64>, FilterError> {
         let spans = [
@@ -125,6 +129,8 @@ mod tests {
             sample::span(3).service("shop").target("/Cart").status(503).error().build(),
             sample::span(4).service("web").kind(Kind::Client).target("http://h/cart").status(404).error().build(),
             sample::span(5).service("web").kind(Kind::Client).refused().build(),
+            sample::message(6, SpanKind::Producer, "carts", &[]).service("shop").build(),
+            sample::message(7, SpanKind::Consumer, "carts", &[]).service("stock").build(),
         ];
         let mut params = Params::default();
         for (key, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
@@ -142,10 +148,10 @@ mod tests {
 
     #[test]
     fn filters_join_by_and() {
-        let cases: [(&str, Result<&[u64], FilterError>); 19] = [
-            ("", Ok(&[1, 2, 3, 4, 5])),
-            ("status=all&service=&path=", Ok(&[1, 2, 3, 4, 5])),
-            ("service=shop", Ok(&[1, 2, 3])),
+        let cases: [(&str, Result<&[u64], FilterError>); 23] = [
+            ("", Ok(&[1, 2, 3, 4, 5, 6, 7])),
+            ("status=all&service=&path=", Ok(&[1, 2, 3, 4, 5, 6, 7])),
+            ("service=shop", Ok(&[1, 2, 3, 6])),
             ("service=sho", Ok(&[])),
             ("kind=client", Ok(&[4, 5])),
             ("status=2xx", Ok(&[1])),
@@ -153,7 +159,7 @@ mod tests {
             ("status=404", Ok(&[2, 4])),
             ("status=404&service=web", Ok(&[4])),
             ("status=errors", Ok(&[3, 4, 5])),
-            ("path=cart", Ok(&[1, 2, 4])),
+            ("path=cart", Ok(&[1, 2, 4, 6, 7])),
             ("path=item", Ok(&[])),
             ("path=/cart/&status=4xx&kind=server", Ok(&[2])),
             ("status=40x", Err(FilterError::Status)),
@@ -161,7 +167,11 @@ mod tests {
             ("status=éx", Err(FilterError::Status)),
             ("status=99", Err(FilterError::Status)),
             ("status=70000", Err(FilterError::Status)),
-            ("kind=producer", Err(FilterError::Kind)),
+            ("path=carts", Ok(&[6, 7])),
+            ("kind=producer", Ok(&[6])),
+            ("kind=consumer&path=carts", Ok(&[7])),
+            ("kind=consumer&service=shop", Ok(&[])),
+            ("kind=internal", Err(FilterError::Kind)),
         ];
         for (query, expected) in cases {
             assert_eq!(matching(query), expected.map(<[u64]>::to_vec), "{query}");

@@ -8,19 +8,11 @@ use crate::protocol::http::Method;
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http::{error_type, method_name};
 use crate::signal::resource::Resource;
-use crate::signal::span::{Detail, Kind, Span};
+use crate::signal::span::{Detail, Span};
+use crate::trace::SpanLink;
 
 /// Text longer than this many octets is cut in lists; `/api/spans/{span_id}` has it whole.
 const CUT: usize = 1_024;
-
-/// `server` or `client`.
-#[must_use]
-pub(super) fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Server => "server",
-        Kind::Client => "client",
-    }
-}
 
 /// A span as an object; times in milliseconds, `null` for what is not known.
 pub(super) struct SpanView<'a> {
@@ -53,7 +45,7 @@ impl Serialize for SpanView<'_> {
         map.serialize_entry("trace_id", &Hex(&span.trace_id.0))?;
         map.serialize_entry("span_id", &Hex(&span.span_id.0))?;
         map.serialize_entry("parent", &span.parent_span_id.as_ref().map(|parent| Hex(&parent.0)))?;
-        map.serialize_entry("kind", kind_name(span.kind))?;
+        map.serialize_entry("kind", span.kind.name())?;
         map.serialize_entry("service", cut(&span.resource.service_name, limit))?;
         map.serialize_entry("name", cut(&span.name, limit))?;
         map.serialize_entry("path", &filter::path(span).map(|path| cut(path, limit)))?;
@@ -62,13 +54,13 @@ impl Serialize for SpanView<'_> {
         match &span.detail {
             Detail::Http(detail) => {
                 let exchange = &detail.exchange;
-                let method = match (exchange.http.method, &exchange.http.method_original) {
+                let method = match (exchange.message.method, &exchange.message.method_original) {
                     (Method::Other, Some(original)) => cut(original, limit),
                     (method, _) => method_name(method),
                 };
                 map.serialize_entry("method", method)?;
-                map.serialize_entry("status", &exchange.http.status)?;
-                map.serialize_entry("error", &error_type(span.kind, exchange))?;
+                map.serialize_entry("status", &exchange.message.status)?;
+                map.serialize_entry("error", &error_type(detail.kind(), exchange))?;
                 let first = exchange.response_start.map(|first| millis(first.since(exchange.start)));
                 map.serialize_entry("ttfb_ms", &first)?;
                 map.serialize_entry("peer", &detail.endpoints.map(|endpoints| peer(endpoints.peer)))?;
@@ -80,14 +72,38 @@ impl Serialize for SpanView<'_> {
                 map.serialize_entry("error", detail.error)?;
                 map.serialize_entry("peer", &peer(detail.peer))?;
             }
+            Detail::Message(detail) => {
+                for absent in ["method", "status", "ttfb_ms"] {
+                    map.serialize_entry(absent, &())?;
+                }
+                map.serialize_entry("error", &detail.error_type())?;
+                map.serialize_entry("peer", &detail.message.call.endpoints.map(|endpoints| peer(endpoints.peer)))?;
+            }
         }
         map.serialize_entry("attributes", &SpanAttributes { span, limit })?;
         if self.whole {
             map.serialize_entry("trace_state", &span.trace_state.as_deref())?;
             map.serialize_entry("flags", &span.flags)?;
+            map.serialize_entry("links", &Links(span.links()))?;
             map.serialize_entry("resource", &ResourceAttributes(&span.resource))?;
         }
         map.end()
+    }
+}
+
+/// The spans of other traces, or of this one, that a span comes from.
+struct Links<'a>(&'a [SpanLink]);
+
+impl Serialize for Links<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct View<'a> {
+            trace_id: Hex<'a>,
+            span_id: Hex<'a>,
+        }
+        serializer.collect_seq(
+            self.0.iter().map(|link| View { trace_id: Hex(&link.trace_id.0), span_id: Hex(&link.span_id.0) }),
+        )
     }
 }
 
@@ -196,6 +212,7 @@ mod tests {
 
     use super::*;
     use crate::listen::sample;
+    use crate::signal::span::{Kind, SpanKind};
 
     #[test]
     fn an_exchange_is_shown_with_all_its_attributes() {
@@ -234,6 +251,28 @@ mod tests {
         for absent in ["method", "path", "status", "ttfb_ms"] {
             assert_eq!(view[absent], json!(null), "{absent}");
         }
+    }
+
+    #[test]
+    fn a_message_has_its_name_its_topic_and_its_links() {
+        let from = sample::message(1, SpanKind::Producer, "orders", &[]).build();
+        let link = SpanLink { trace_id: from.trace_id, span_id: from.span_id };
+        let span = sample::message(2, SpanKind::Consumer, "orders", &[link]).build();
+        let whole = serde_json::to_value(SpanView::whole(&span)).unwrap();
+        let expected = [
+            ("kind", json!("consumer")),
+            ("name", json!("receive orders")),
+            ("path", json!("orders")),
+            ("method", json!(null)),
+            ("status", json!(null)),
+            ("error", json!(null)),
+            ("peer", json!("10.0.0.9:40000")),
+            ("links", json!([{"trace_id": "00000000000000000000000000000001", "span_id": "0000000000000001"}])),
+        ];
+        for (key, value) in expected {
+            assert_eq!(whole[key], value, "{key}");
+        }
+        assert!(serde_json::to_value(SpanView::row(&span)).unwrap().get("links").is_none());
     }
 
     #[test]

@@ -3,13 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos, Seq, UnixNanos};
+use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, UnixNanos};
 
+use crate::conn::Finished;
 use crate::protocol::http::{HttpMessage, Method, Version};
-use crate::protocol::{Exchange, Thread};
+use crate::protocol::kafka::{ApiKey, Body, Call, Facts, Partition, Topic};
+use crate::protocol::{Course, Exchange, Thread};
 use crate::signal::http::span_name;
 use crate::signal::resource::{Resource, Value};
-use crate::signal::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, Span, SpanId, Status, Tls, TraceId};
+use crate::signal::span::{
+    ConnectDetail, Detail, Endpoints, HttpDetail, Kind, MessageDetail, Span, SpanId, SpanKind, Status, Tls, TraceId,
+};
+use crate::trace::{Message, SpanLink};
 
 /// A span under construction.
 pub(crate) struct Sample(Span);
@@ -36,18 +41,20 @@ pub(crate) fn span(id: u64) -> Sample {
         response_headers: Vec::new(),
     };
     let exchange = Exchange {
-        number: 1,
-        position: Seq(0),
-        request_direction: Direction::Ingress,
-        request_thread: Thread::default(),
-        start: MonoNanos(1_000_000),
-        request_end: MonoNanos(1_000_000),
-        response_start: Some(MonoNanos(3_000_000)),
-        response_thread: Some(Thread::default()),
-        end: MonoNanos(13_500_000),
-        failure: None,
-        partial: false,
-        http,
+        course: Course {
+            number: 1,
+            position: Seq(0),
+            request_direction: Direction::Ingress,
+            request_thread: Thread::default(),
+            start: MonoNanos(1_000_000),
+            request_end: MonoNanos(1_000_000),
+            response_start: Some(MonoNanos(3_000_000)),
+            response_thread: Some(Thread::default()),
+            end: MonoNanos(13_500_000),
+            failure: None,
+            partial: false,
+        },
+        message: http,
     };
     let endpoints =
         Endpoints { local: address("[::ffff:10.0.0.1]:8080"), peer: address("[::ffff:10.0.0.9]:40000"), tls: Tls::No };
@@ -59,7 +66,7 @@ pub(crate) fn span(id: u64) -> Sample {
         flags: 1,
         trace_state: None,
         link: None,
-        kind: Kind::Server,
+        kind: SpanKind::Server,
         name: "GET".into(),
         start: UnixNanos(1_700_000_000_000_250_000),
         end: UnixNanos(1_700_000_000_012_750_000),
@@ -67,6 +74,41 @@ pub(crate) fn span(id: u64) -> Sample {
         resource: resource("web"),
         detail: Detail::Http(detail),
     })
+}
+
+/// Records of a topic that were sent, or came, at the time of [`span`], linked with these spans.
+pub(crate) fn message(id: u64, kind: SpanKind, topic: &str, links: &[SpanLink]) -> Sample {
+    let Sample(mut span) = span(id);
+    let (api, operation) =
+        if kind == SpanKind::Producer { (ApiKey::PRODUCE, "send") } else { (ApiKey::FETCH, "receive") };
+    let Detail::Http(http) = span.detail else { unreachable!("an exchange is made") };
+    let partition = Partition {
+        topic: Topic { name: Some(topic.into()), id: None },
+        index: Some(0),
+        error: None,
+        offset: Some(7),
+        high_watermark: None,
+        last_stable_offset: None,
+        log_start_offset: None,
+        records: None,
+    };
+    let call = Call {
+        api,
+        version: 12,
+        correlation_id: 1,
+        client_id: None,
+        request_size: 120,
+        response_size: Some(60),
+        request_body: Body::Whole,
+        response_body: Body::Whole,
+        facts: Facts { partitions: vec![partition], ..Facts::default() },
+    };
+    let exchange = Box::new(Exchange { course: http.exchange.course, message: call });
+    let call = Arc::new(Finished { conn: ConnId(1), exchange, endpoints: http.endpoints, session: None });
+    let message = Message { call, part: 0, queued: None, links: links.to_vec() };
+    (span.kind, span.name) = (kind, format!("{operation} {topic}").into());
+    span.detail = Detail::Message(MessageDetail { message, group: None });
+    Sample(span)
 }
 
 #[allow(dead_code, reason = "not every test needs every part")]
@@ -86,7 +128,13 @@ impl Sample {
     }
 
     pub(crate) fn kind(mut self, kind: Kind) -> Self {
-        self.0.kind = kind;
+        self.0.kind = kind.into();
+        if let Detail::Http(detail) = &mut self.0.detail {
+            detail.exchange.request_direction = match kind {
+                Kind::Server => Direction::Ingress,
+                Kind::Client => Direction::Egress,
+            };
+        }
         self
     }
 
@@ -111,7 +159,7 @@ impl Sample {
 
     pub(crate) fn route(mut self, route: &str) -> Self {
         if let Detail::Http(detail) = &mut self.0.detail {
-            self.0.name = span_name(&detail.exchange.http, Some(route));
+            self.0.name = span_name(&detail.exchange.message, Some(route));
             detail.route = Some(route.into());
         }
         self
@@ -119,7 +167,7 @@ impl Sample {
 
     pub(crate) fn http(mut self, change: impl FnOnce(&mut HttpMessage)) -> Self {
         if let Detail::Http(detail) = &mut self.0.detail {
-            change(&mut detail.exchange.http);
+            change(&mut detail.exchange.message);
         }
         self
     }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::json::kind_name;
-use crate::signal::span::Kind;
+use crate::signal::span::{Kind, SpanKind};
 
 /// Where the listener gets everything but spans from. Each call answers from memory at once, without waiting for
 /// anything but a short lock.
@@ -54,7 +53,7 @@ pub struct ServiceRow {
 }
 
 fn kind<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind_name(*kind))
+    serializer.serialize_str(SpanKind::from(*kind).name())
 }
 
 /// The agent's own health. Counts are since its start and only grow.

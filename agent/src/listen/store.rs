@@ -192,8 +192,9 @@ impl Store {
 /// The octets a span takes. Its resource is not counted: that is shared with the process table and other spans.
 fn weight(span: &Span) -> usize {
     let detail = match &span.detail {
-        Detail::Http(detail) => size_of::<Exchange>() + http_weight(&detail.exchange.http),
+        Detail::Http(detail) => size_of::<Exchange>() + http_weight(&detail.exchange.message),
         Detail::Connect(_) => 0,
+        Detail::Message(detail) => detail.weight(),
     };
     size_of::<Span>() + span.name.len() + text(span.trace_state.as_deref()) + detail
 }

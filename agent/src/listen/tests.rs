@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::signal::span::{Kind, Span};
+use crate::signal::span::{Kind, Span, SpanKind, TraceId};
 
 /// Far more than anything here takes; a test that fails says so instead of hanging.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -276,6 +276,18 @@ async fn one_span_has_its_resource() {
     for bad in ["1", "+000000000000abc", "0000000000000abcd", "zzzzzzzzzzzzzzzz"] {
         assert_eq!(server.get(&format!("/api/spans/{bad}")).await.status, 400, "{bad}");
     }
+}
+
+#[tokio::test]
+async fn a_trace_has_who_sends_before_who_receives() {
+    let server = Server::start().await;
+    let mut received = sample::message(1, SpanKind::Consumer, "orders", &[]).build();
+    let mut sent = sample::message(2, SpanKind::Producer, "orders", &[]).build();
+    for span in [&mut received, &mut sent] {
+        span.trace_id = TraceId([7; 16]);
+    }
+    server.push(vec![received, sent]);
+    assert_eq!(server.get(&format!("/api/traces/{}", "07".repeat(16))).await.ids(), [2, 1]);
 }
 
 #[tokio::test]

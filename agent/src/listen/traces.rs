@@ -13,7 +13,7 @@ use super::State;
 use super::api::{error, json, to_json, unwritable};
 use super::json::SpanView;
 use super::store::Tail;
-use crate::signal::span::{Kind, Span, SpanId, Status};
+use crate::signal::span::{Span, SpanId, SpanKind, Status};
 use crate::trace::Method;
 
 /// Spans of one trace in an answer, at most.
@@ -36,7 +36,8 @@ pub(super) async fn trace(Extract(state): Extract<Arc<State>>, Path(id): Path<St
     if spans.is_empty() {
         return error(StatusCode::NOT_FOUND, "no span of this trace is held any longer");
     }
-    spans.sort_by_key(|span| (span.start, span.kind == Kind::Server));
+    // Who sends comes before who receives.
+    spans.sort_by_key(|span| (span.start, matches!(span.kind, SpanKind::Server | SpanKind::Consumer)));
     let more = spans.len() > SPANS;
     let spans = spans.into_iter().take(SPANS).map(SpanView::row).collect();
     to_json(&View { spans, more }).map_or_else(|failed| unwritable(&failed), json)
@@ -80,17 +81,17 @@ impl Map {
     fn of(tail: &Tail) -> Self {
         let clients: FxHashMap<SpanId, &str> = tail
             .iter()
-            .filter(|span| span.kind == Kind::Client)
+            .filter(|span| matches!(span.kind, SpanKind::Client | SpanKind::Producer))
             .map(|span| (span.span_id, &*span.resource.service_name))
             .collect();
         let mut sums: BTreeMap<(Option<&str>, &str), Sum> = BTreeMap::new();
         let mut spans = 0;
         for span in tail.iter() {
             spans += 1;
-            if span.kind != Kind::Server {
+            if !matches!(span.kind, SpanKind::Server | SpanKind::Consumer) {
                 continue;
             }
-            let both = span.link.is_some_and(|link| link.method == Method::Socket);
+            let both = span.link.is_some_and(|link| matches!(link.method, Method::Socket | Method::Offset));
             let from = span.parent_span_id.filter(|_| both).and_then(|parent| clients.get(&parent).copied());
             let sum = sums.entry((from, &*span.resource.service_name)).or_default();
             sum.requests += 1;
@@ -125,6 +126,7 @@ mod tests {
     use super::*;
     use crate::listen::sample::span;
     use crate::listen::{Limits, Store};
+    use crate::signal::span::Kind;
     use crate::trace::Link;
 
     #[test]

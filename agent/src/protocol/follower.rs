@@ -4,8 +4,16 @@ use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq};
 
-use super::http::{Config, Method, Stats};
-use super::{End, Exchange, IgnoreReason, Notice, Segment, Thread, Verdict, Want, http1, http2};
+use super::http::{Method, Stats};
+use super::{Config, End, Exchanged, IgnoreReason, Notice, Segment, Thread, Verdict, Want, http1, http2, kafka};
+
+/// The protocols that are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    Http2,
+    Kafka,
+}
 
 /// The state of one TCP connection as one process sees it.
 #[derive(Debug)]
@@ -22,6 +30,7 @@ pub struct Follower {
 enum Protocol {
     Http1(http1::Follower),
     Http2(http2::Follower),
+    Kafka(Box<kafka::Follower>),
 }
 
 /// What every method below passes on.
@@ -30,6 +39,7 @@ macro_rules! each {
         match $self {
             Protocol::Http1($follower) => $does,
             Protocol::Http2($follower) => $does,
+            Protocol::Kafka($follower) => $does,
         }
     };
 }
@@ -48,45 +58,44 @@ impl Follower {
     /// `fresh`: the connection is seen from its first octet on.
     #[must_use]
     pub fn new(fresh: bool, config: Arc<Config>) -> Self {
-        let protocol = Protocol::Http1(http1::Follower::new(fresh, Arc::clone(&config)));
+        let protocol = Protocol::Http1(http1::Follower::new(fresh, Arc::clone(&config.http)));
         Self { fresh, config, protocol, first: fresh, short: None }
     }
 
     /// Takes the octets of one direction that follow directly on the previous ones of that direction. After
     /// [`Verdict::Ignore`] nothing more comes out.
-    pub fn segment(&mut self, direction: Direction, segment: Segment<'_>, out: &mut impl FnMut(Exchange)) -> Verdict {
+    pub fn segment(&mut self, direction: Direction, segment: Segment<'_>, out: &mut impl FnMut(Exchanged)) -> Verdict {
         if !self.fresh {
             self.guess(segment.octets);
         } else if self.first && !self.begin(direction, &segment, out) {
             return Verdict::Follow;
         }
-        let verdict = each!(&mut self.protocol, follower => follower.segment(direction, segment, out));
+        let verdict = each!(&mut self.protocol, follower => follower.segment(direction, segment, &mut |exchange| out(exchange.into())));
         if verdict == Verdict::Ignore(IgnoreReason::Upgraded) { self.switch(out).unwrap_or(verdict) } else { verdict }
     }
 
     /// Goes on with HTTP/2 where the server has changed to it, and with what came behind its answer.
-    fn switch(&mut self, out: &mut impl FnMut(Exchange)) -> Option<Verdict> {
+    fn switch(&mut self, out: &mut impl FnMut(Exchanged)) -> Option<Verdict> {
         let Protocol::Http1(before) = &mut self.protocol else { return None };
         let (switched, held) = before.switched()?;
         let responses = switched.exchange.request_direction.opposite();
         let (stats, notices) = (before.take_stats(), before.notices().collect());
-        let mut follower = http2::Follower::upgraded(switched, stats, notices, Arc::clone(&self.config));
+        let mut follower = http2::Follower::upgraded(switched, stats, notices, Arc::clone(&self.config.http));
         let mut verdict = Verdict::Follow;
         for segment in &held {
-            verdict = follower.segment(responses, segment.as_segment(), out);
+            verdict = follower.segment(responses, segment.as_segment(), &mut |exchange| out(exchange.into()));
         }
         self.protocol = Protocol::Http2(follower);
         Some(verdict)
     }
 
     /// Decides by the first octets of a connection; `false` when more of them are needed, which are kept.
-    fn begin(&mut self, direction: Direction, segment: &Segment<'_>, out: &mut impl FnMut(Exchange)) -> bool {
-        const ENOUGH: usize = b"PRI ".len();
+    fn begin(&mut self, direction: Direction, segment: &Segment<'_>, out: &mut impl FnMut(Exchanged)) -> bool {
         let before = self.short.take();
         let same = before.as_ref().is_none_or(|short| short.direction == direction);
         let kept: &[u8] = before.as_ref().filter(|_| same).map_or(&[], |short| &short.octets);
-        let octets = [kept, segment.octets.get(..http2::BEGINNING).unwrap_or(segment.octets)].concat();
-        if same && octets.len() < ENOUGH && b"PRI ".starts_with(&octets) && segment.missing == 0 {
+        let octets = [kept, segment.octets.get(..BEGINNING).unwrap_or(segment.octets)].concat();
+        if same && is_undecided(&octets) && segment.missing == 0 {
             let Segment { at, thread, position, .. } = *segment;
             let (at, thread, position) =
                 before.map_or((at, thread, position), |short| (short.at, short.thread, short.position));
@@ -95,64 +104,78 @@ impl Follower {
         }
         self.first = false;
         if same && http2::begins_connection(&octets) {
-            self.protocol = Protocol::Http2(http2::Follower::new(true, Arc::clone(&self.config)));
+            self.protocol = Protocol::Http2(http2::Follower::new(true, Arc::clone(&self.config.http)));
+        } else if same && kafka::begins_request(&octets) == Some(true) {
+            self.protocol = self.kafka();
         }
         self.replay(before, out);
         true
     }
 
     /// Reads the beginning that was kept.
-    fn replay(&mut self, short: Option<Short>, out: &mut impl FnMut(Exchange)) {
+    fn replay(&mut self, short: Option<Short>, out: &mut impl FnMut(Exchanged)) {
         if let Some(Short { direction, at, thread, position, octets }) = short {
             let segment = Segment { at, thread, position, octets: &octets, missing: 0, tail: &[] };
-            each!(&mut self.protocol, follower => _ = follower.segment(direction, segment, out));
+            each!(&mut self.protocol, follower => _ = follower.segment(direction, segment, &mut |exchange| out(exchange.into())));
         }
+    }
+
+    fn kafka(&self) -> Protocol {
+        let (config, topics) = (Arc::clone(&self.config.kafka), Arc::clone(&self.config.topics));
+        Protocol::Kafka(Box::new(kafka::Follower::new(self.fresh, config, topics)))
     }
 
     /// Guesses by what a call in the middle of a connection begins with, until that has proved right.
     fn guess(&mut self, octets: &[u8]) {
+        let frame = || http2::begins_call(octets) || http2::begins_connection(octets);
         match &self.protocol {
-            Protocol::Http1(follower) => {
-                if follower.request_direction().is_none()
-                    && (http2::begins_call(octets) || http2::begins_connection(octets))
-                {
-                    self.protocol = Protocol::Http2(http2::Follower::new(false, Arc::clone(&self.config)));
+            Protocol::Http1(follower) if follower.request_direction().is_none() => {
+                if frame() {
+                    self.protocol = Protocol::Http2(http2::Follower::new(false, Arc::clone(&self.config.http)));
+                } else if kafka::may_begin_request(octets) {
+                    self.protocol = self.kafka();
                 }
             }
-            Protocol::Http2(follower) => {
-                if !follower.is_certain() && http1::begins_message(octets) {
-                    self.protocol = Protocol::Http1(http1::Follower::new(false, Arc::clone(&self.config)));
+            Protocol::Http2(follower) if !follower.is_certain() && http1::begins_message(octets) => {
+                self.protocol = Protocol::Http1(http1::Follower::new(false, Arc::clone(&self.config.http)));
+            }
+            Protocol::Kafka(follower) if !follower.is_certain() => {
+                if http1::begins_message(octets) {
+                    self.protocol = Protocol::Http1(http1::Follower::new(false, Arc::clone(&self.config.http)));
+                } else if frame() {
+                    self.protocol = Protocol::Http2(http2::Follower::new(false, Arc::clone(&self.config.http)));
                 }
             }
+            Protocol::Http1(_) | Protocol::Http2(_) | Protocol::Kafka(_) => {}
         }
     }
 
     /// Octets of one direction were lost before what comes next: this many, or an unknown number.
-    pub fn gap(&mut self, direction: Direction, octets: Option<u64>, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
+    pub fn gap(&mut self, direction: Direction, octets: Option<u64>, at: MonoNanos, out: &mut impl FnMut(Exchanged)) {
         let short = self.short.take();
         self.replay(short, out);
-        each!(&mut self.protocol, follower => follower.gap(direction, octets, at, out));
+        each!(&mut self.protocol, follower => follower.gap(direction, octets, at, &mut |exchange| out(exchange.into())));
         // What was held may have been the server's answer.
         self.switch(out);
     }
 
     /// One direction ends after all its octets (FIN); a reset or a time-out ends both.
-    pub fn end(&mut self, direction: Direction, at: MonoNanos, end: End, out: &mut impl FnMut(Exchange)) {
+    pub fn end(&mut self, direction: Direction, at: MonoNanos, end: End, out: &mut impl FnMut(Exchanged)) {
         let short = self.short.take();
         self.replay(short, out);
-        each!(&mut self.protocol, follower => follower.end(direction, at, end, out));
+        each!(&mut self.protocol, follower => follower.end(direction, at, end, &mut |exchange| out(exchange.into())));
         if self.switch(out).is_some() {
-            each!(&mut self.protocol, follower => follower.end(direction, at, end, out));
+            each!(&mut self.protocol, follower => follower.end(direction, at, end, &mut |exchange| out(exchange.into())));
         }
     }
 
     /// The connection is gone; a direction that ended before it was told by [`Self::end`]. Everything outstanding ends.
-    pub fn close(&mut self, at: MonoNanos, end: End, out: &mut impl FnMut(Exchange)) {
+    pub fn close(&mut self, at: MonoNanos, end: End, out: &mut impl FnMut(Exchanged)) {
         let short = self.short.take();
         self.replay(short, out);
-        each!(&mut self.protocol, follower => follower.close(at, end, out));
+        each!(&mut self.protocol, follower => follower.close(at, end, &mut |exchange| out(exchange.into())));
         if self.switch(out).is_some() {
-            each!(&mut self.protocol, follower => follower.close(at, end, out));
+            each!(&mut self.protocol, follower => follower.close(at, end, &mut |exchange| out(exchange.into())));
         }
     }
 
@@ -162,25 +185,29 @@ impl Follower {
         each!(&self.protocol, follower => follower.want(direction))
     }
 
-    /// Whether it speaks HTTP/2, as far as is known.
+    /// What it speaks, as far as is known.
     #[must_use]
-    pub const fn is_http2(&self) -> bool {
-        matches!(self.protocol, Protocol::Http2(_))
+    pub const fn speaks(&self) -> Speaks {
+        match self.protocol {
+            Protocol::Http1(_) => Speaks::Http1,
+            Protocol::Http2(_) => Speaks::Http2,
+            Protocol::Kafka(_) => Speaks::Kafka,
+        }
     }
 
     /// What follows its HTTP/2, when it speaks that.
     pub(crate) const fn http2(&self) -> Option<&http2::Follower> {
         match &self.protocol {
-            Protocol::Http1(_) => None,
             Protocol::Http2(follower) => Some(follower),
+            Protocol::Http1(_) | Protocol::Kafka(_) => None,
         }
     }
 
     /// What follows its HTTP/2, to learn from its other end.
     pub(crate) const fn http2_mut(&mut self) -> Option<&mut http2::Follower> {
         match &mut self.protocol {
-            Protocol::Http1(_) => None,
             Protocol::Http2(follower) => Some(follower),
+            Protocol::Http1(_) | Protocol::Kafka(_) => None,
         }
     }
 
@@ -190,14 +217,16 @@ impl Follower {
         match &self.protocol {
             Protocol::Http1(follower) => follower.is_unsettled(),
             Protocol::Http2(follower) => follower.is_unsettled(),
+            Protocol::Kafka(_) => false,
         }
     }
 
     /// Gives out what nothing has spoken against for a second, or what has ended unseen.
-    pub fn settle(&mut self, now: MonoNanos, out: &mut impl FnMut(Exchange)) {
+    pub fn settle(&mut self, now: MonoNanos, out: &mut impl FnMut(Exchanged)) {
         match &mut self.protocol {
-            Protocol::Http1(follower) => follower.settle(now, out),
-            Protocol::Http2(follower) => follower.settle(out),
+            Protocol::Http1(follower) => follower.settle(now, &mut |exchange| out(exchange.into())),
+            Protocol::Http2(follower) => follower.settle(&mut |exchange| out(exchange.into())),
+            Protocol::Kafka(_) => {}
         }
     }
 
@@ -207,10 +236,14 @@ impl Follower {
         each!(&self.protocol, follower => follower.outstanding())
     }
 
-    /// The method of the oldest request without a complete response.
+    /// The method of the oldest request without a complete response, when it is one of HTTP.
     #[must_use]
     pub fn oldest_method(&self) -> Option<Method> {
-        each!(&self.protocol, follower => follower.oldest_method())
+        match &self.protocol {
+            Protocol::Http1(follower) => follower.oldest_method(),
+            Protocol::Http2(follower) => follower.oldest_method(),
+            Protocol::Kafka(_) => None,
+        }
     }
 
     /// The way requests go, once known: egress means that the process is the client.
@@ -228,4 +261,14 @@ impl Follower {
     pub fn notices(&mut self) -> std::vec::Drain<'_, Notice> {
         each!(&mut self.protocol, follower => follower.notices())
     }
+}
+
+/// As many first octets of a connection decide.
+const BEGINNING: usize = if kafka::BEGINNING > http2::BEGINNING { kafka::BEGINNING } else { http2::BEGINNING };
+
+/// Whether more octets are needed to tell what these begin.
+fn is_undecided(octets: &[u8]) -> bool {
+    const PREFACE: &[u8] = b"PRI ";
+    (octets.len() < PREFACE.len() && PREFACE.starts_with(octets))
+        || (octets.first() == Some(&0) && !http2::begins_connection(octets) && kafka::begins_request(octets).is_none())
 }

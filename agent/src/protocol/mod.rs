@@ -11,15 +11,17 @@ pub mod http;
 pub mod http1;
 pub mod http2;
 pub mod kafka;
+mod piece;
 pub mod tls;
 
 use std::num::NonZeroU64;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, Seq, Tgid, Tid};
 pub use agent_common::record::Coroutine;
 
-pub use self::follower::Follower;
+pub use self::follower::{Follower, Speaks};
 use self::http::HttpMessage;
 
 /// As a number of missing octets: nobody knows how many.
@@ -79,7 +81,67 @@ pub use std::num::NonZeroU16;
 
 /// A request with its response, or with the reason why there is none.
 #[derive(Clone, Debug)]
-pub struct Exchange {
+pub struct Exchange<M = HttpMessage> {
+    pub course: Course,
+    /// What its protocol says.
+    pub message: M,
+}
+
+impl<M> Deref for Exchange<M> {
+    type Target = Course;
+
+    fn deref(&self) -> &Course {
+        &self.course
+    }
+}
+
+impl<M> DerefMut for Exchange<M> {
+    fn deref_mut(&mut self) -> &mut Course {
+        &mut self.course
+    }
+}
+
+/// An exchange of any protocol. Boxed once: it is handed on several times.
+#[derive(Clone, Debug)]
+pub enum Exchanged {
+    Http(Box<Exchange>),
+    Kafka(Box<Exchange<kafka::Call>>),
+}
+
+impl Exchanged {
+    #[must_use]
+    pub fn course(&self) -> &Course {
+        match self {
+            Self::Http(exchange) => exchange,
+            Self::Kafka(exchange) => exchange,
+        }
+    }
+}
+
+impl From<Exchange> for Exchanged {
+    fn from(exchange: Exchange) -> Self {
+        Self::Http(Box::new(exchange))
+    }
+}
+
+impl From<Exchange<kafka::Call>> for Exchanged {
+    fn from(exchange: Exchange<kafka::Call>) -> Self {
+        Self::Kafka(Box::new(exchange))
+    }
+}
+
+/// What the followers of all connections need.
+#[derive(Debug, Default)]
+pub struct Config {
+    pub http: Arc<http::Config>,
+    pub kafka: Arc<kafka::Config>,
+    /// Names of topics by id, as any connection has told.
+    pub topics: Arc<kafka::Topics>,
+}
+
+/// What all exchanges have, whatever the protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct Course {
     /// Counts the requests of its connection, from 1.
     pub number: u32,
     /// The way the request went: egress means that the observed process is the client.
@@ -91,17 +153,16 @@ pub struct Exchange {
     pub position: Seq,
     /// The request's last octet, as far as it was seen.
     pub request_end: MonoNanos,
-    /// The first octet of the final response (interim 1xx responses do not count).
+    /// The first octet of the response; of HTTP of the final one (interim 1xx responses do not count).
     pub response_start: Option<MonoNanos>,
     /// The thread that sent or received the response's first octet.
     pub response_thread: Option<Thread>,
     /// The response's last octet; where there was none, when the exchange ended.
     pub end: MonoNanos,
-    /// Why the exchange did not complete, when it did not.
+    /// Why the exchange did not complete, when it did not. A request that asks for no response has no failure.
     pub failure: Option<Failure>,
     /// Something of it was not seen: a head cut short, octets lost. What is given is right; what is not, unknown.
     pub partial: bool,
-    pub http: HttpMessage,
 }
 
 /// What a connection tells before an exchange is complete: what the observed process does meanwhile may be its doing.
@@ -133,6 +194,8 @@ pub struct Begun {
     pub stream: Option<u32>,
     /// Another request of its connection was under way when it began; not with HTTP/2.
     pub pipelined: bool,
+    /// It may have been made for several requests at once, as a batch of messages.
+    pub collected: bool,
     /// What is asked for, as a hash of method and shape of the path: alike for requests of one kind, as a rule.
     pub operation: u32,
     /// A hash of the whole target as sent: a proxy passes it on.
@@ -160,6 +223,20 @@ pub enum Failure {
     Stream(http2::ErrorCode),
 }
 
+impl Failure {
+    /// How what is outstanding fails when the connection is gone. `served`: the observed process is the server; and which side had closed
+    /// its direction before.
+    const fn of_end(end: End, served: bool, requests_ended: bool, responses_ended: bool) -> Self {
+        match end {
+            End::Reset { .. } => Self::Reset,
+            End::TimedOut => Self::TimedOut,
+            // Who closed first is to blame. Without a FIN from the peer it was the observed process.
+            End::Closed if responses_ended || (served && !requests_ended) => Self::ServerClosed,
+            End::Closed => Self::ClientClosed,
+        }
+    }
+}
+
 /// What the kernel side may leave out from now on, in one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Want {
@@ -167,6 +244,8 @@ pub struct Want {
     pub skip: Option<NonZeroU64>,
     /// The first 2 KiB and the tail of each call are enough: heads here are small and nothing is pipelined.
     pub lean: bool,
+    /// All octets of a call are wanted, however many: messages begin anywhere in it, and what they are is not told again.
+    pub whole: bool,
 }
 
 /// What became of a connection after some octets.
@@ -184,4 +263,6 @@ pub enum IgnoreReason {
     NotThisProtocol,
     /// It was, and was switched to another (101, or a CONNECT tunnel).
     Upgraded,
+    /// It is a version of it that is not followed, which this names.
+    Unsupported(&'static str),
 }

@@ -52,7 +52,7 @@ pub const fn version_name(version: Version) -> &'static str {
 /// The value of `error.type`: how the exchange failed, or the status when that is an error for `kind`.
 #[must_use]
 pub fn error_type(kind: Kind, exchange: &Exchange) -> Option<&'static str> {
-    if let Some(grpc) = exchange.http.grpc.filter(|grpc| grpc.status.is_some()) {
+    if let Some(grpc) = exchange.message.grpc.filter(|grpc| grpc.status.is_some()) {
         return rpc::error_type(kind, grpc);
     }
     match exchange.failure {
@@ -62,7 +62,7 @@ pub fn error_type(kind: Kind, exchange: &Exchange) -> Option<&'static str> {
         Some(Failure::TimedOut) => Some("timeout"),
         Some(Failure::Stream(code)) => Some(code.name()),
         None => {
-            let status = exchange.http.status?;
+            let status = exchange.message.status?;
             let least = match kind {
                 Kind::Server => 500,
                 Kind::Client => 400,
@@ -175,7 +175,7 @@ pub fn ends(kind: Kind, endpoints: Endpoints) -> (SocketAddr, SocketAddr) {
 /// Hands the attributes of an HTTP span to `sink`.
 pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl AttributeSink) {
     let HttpDetail { exchange, endpoints, session, .. } = detail;
-    let http = &exchange.http;
+    let http = &exchange.message;
     let server_name = tls::server_name(kind, session.as_deref());
     let (address, port) = server(http, server_name, endpoints.map(|endpoints| ends(kind, endpoints).0));
     match http.grpc {
@@ -244,7 +244,7 @@ pub(super) fn attributes(kind: Kind, detail: &HttpDetail, sink: &mut impl Attrib
 
 /// Hands what an HTTP request asks for to `sink`.
 fn request(kind: Kind, detail: &HttpDetail, address: Option<&str>, port: Option<u16>, sink: &mut impl AttributeSink) {
-    let http = &detail.exchange.http;
+    let http = &detail.exchange.message;
     if http.method != Method::Unknown {
         sink.str(key::HTTP_REQUEST_METHOD, method_name(http.method));
     }
@@ -280,6 +280,13 @@ pub(super) fn connect_attributes(detail: &ConnectDetail, sink: &mut impl Attribu
     sink.int(key::NETWORK_PEER_PORT, detail.peer.port().into());
     sink.str(key::NETWORK_TRANSPORT, "tcp");
     sink.str(key::ERROR_TYPE, detail.error);
+}
+
+/// Hands the address of the server of a client that names it by its address alone to `sink`, and the connection's.
+pub(super) fn peer(endpoints: Endpoints, sink: &mut impl AttributeSink) {
+    sink.str(key::SERVER_ADDRESS, ip_text(endpoints.peer.ip().to_canonical(), &mut [0; 45]));
+    sink.int(key::SERVER_PORT, endpoints.peer.port().into());
+    network(endpoints, sink);
 }
 
 fn network(endpoints: Endpoints, sink: &mut impl AttributeSink) {

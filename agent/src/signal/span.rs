@@ -2,25 +2,67 @@
 
 use std::sync::Arc;
 
-use agent_common::ids::UnixNanos;
+use agent_common::ids::{Direction, UnixNanos};
 pub use agent_common::ids::{SpanId, TraceId};
 
 use super::attribute::AttributeSink;
-use super::http;
 use super::resource::Resource;
+use super::{http, messaging};
 use crate::protocol::Exchange;
+use crate::protocol::kafka::Partition;
 use crate::protocol::tls::Session;
-use crate::trace::Link;
+use crate::trace::{Link, Message, SpanLink};
 
 const LINK_METHOD: &str = "remora.link.method";
 const LINK_CONFIDENCE: &str = "remora.link.confidence";
 
+/// The side of an exchange that a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Server,
+    Client,
+}
+
+impl Kind {
+    /// The side of whom requests come to, or go from.
+    #[must_use]
+    pub const fn of(request_direction: Direction) -> Self {
+        match request_direction {
+            Direction::Ingress => Self::Server,
+            Direction::Egress => Self::Client,
+        }
+    }
+}
+
 /// OpenTelemetry's span kinds that an observer of exchanges can know; the numbers are those of OTLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum SpanKind {
     Server = 2,
     Client = 3,
+    Producer = 4,
+    Consumer = 5,
+}
+
+impl SpanKind {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Producer => "producer",
+            Self::Consumer => "consumer",
+        }
+    }
+}
+
+impl From<Kind> for SpanKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Server => Self::Server,
+            Kind::Client => Self::Client,
+        }
+    }
 }
 
 /// OpenTelemetry's span status; the numbers are those of OTLP.
@@ -55,6 +97,15 @@ pub enum Tls {
 pub enum Detail {
     Http(HttpDetail),
     Connect(ConnectDetail),
+    Message(MessageDetail),
+}
+
+/// A batch of messages that was sent, or came.
+#[derive(Clone, Debug)]
+pub struct MessageDetail {
+    pub message: Message,
+    /// The consumer group, as far as it is known.
+    pub group: Option<Arc<str>>,
 }
 
 /// An HTTP exchange on a connection.
@@ -66,6 +117,13 @@ pub struct HttpDetail {
     pub session: Option<Arc<Session>>,
     /// The path with what looks like an id replaced; shared among the spans of a route.
     pub route: Option<Arc<str>>,
+}
+
+impl HttpDetail {
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        Kind::of(self.exchange.request_direction)
+    }
 }
 
 /// A TCP connection that could not be made.
@@ -91,7 +149,7 @@ pub struct Span {
     pub trace_state: Option<Arc<str>>,
     /// How the parent is known.
     pub link: Option<Link>,
-    pub kind: Kind,
+    pub kind: SpanKind,
     pub name: Box<str>,
     pub start: UnixNanos,
     pub end: UnixNanos,
@@ -99,6 +157,33 @@ pub struct Span {
     pub resource: Arc<Resource>,
     /// Read by [`Span::attributes`].
     pub detail: Detail,
+}
+
+impl MessageDetail {
+    /// The value of `error.type`.
+    #[must_use]
+    pub fn error_type(&self) -> Option<&'static str> {
+        messaging::error_type(&self.message.call.exchange, self.message.partition())
+    }
+
+    /// The topic, when it is known.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.message.partition()?.topic.name.as_deref()
+    }
+
+    /// About how many octets of memory it takes, with what it shares with the other batches of its call.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let call = &self.message.call.exchange.message;
+        let partition = |partition: &Partition| {
+            let records = partition.records.as_ref();
+            let contexts = records.map_or(0, |records| size_of_val(&*records.contexts) + size_of_val(&*records.heads));
+            size_of::<Partition>() + contexts
+        };
+        let own = self.message.partition().map_or(0, partition);
+        size_of_val(call) + own + size_of_val(&*self.message.links)
+    }
 }
 
 /// Finished spans on their way to every exporter; shared, so that no exporter needs a copy.
@@ -112,8 +197,18 @@ impl Span {
             sink.double(LINK_CONFIDENCE, rounded(link.confidence));
         }
         match &self.detail {
-            Detail::Http(detail) => http::attributes(self.kind, detail, sink),
+            Detail::Http(detail) => http::attributes(detail.kind(), detail, sink),
             Detail::Connect(detail) => http::connect_attributes(detail, sink),
+            Detail::Message(detail) => messaging::attributes(detail, sink),
+        }
+    }
+
+    /// Spans that it comes from, besides its parent.
+    #[must_use]
+    pub fn links(&self) -> &[SpanLink] {
+        match &self.detail {
+            Detail::Message(detail) => &detail.message.links,
+            Detail::Http(_) | Detail::Connect(_) => &[],
         }
     }
 }

@@ -1,20 +1,22 @@
 //! From a finished exchange with its place in a trace to a measurement and a span: route, name, times.
 
-use std::hash::{Hash as _, Hasher as _};
+mod messages;
+
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, UnixNanos};
-use rustc_hash::{FxHashMap, FxHasher};
+use agent_common::ids::UnixNanos;
 
+use super::groups::Groups;
 use super::http;
-use super::metrics::{Observation, Registry, Server};
+use super::metrics::{Observation, Registry};
 use super::resource::Resource;
 use super::route::Routes;
-use super::span::{ConnectDetail, Detail, Endpoints, HttpDetail, Kind, SAMPLED, Span, SpanId, Status};
+use super::servers::Servers;
+use super::span::{ConnectDetail, Detail, HttpDetail, Kind, SAMPLED, Span, SpanId, SpanKind, Status};
 use super::tls;
 use crate::clock::Clock;
 use crate::conn::Finished;
-use crate::protocol::http::{HttpMessage, Version};
+use crate::protocol::http::Version;
 use crate::source::Opened;
 use crate::trace::{Place, Placed, Subject, Verdict};
 
@@ -27,6 +29,7 @@ const PARENT_IS_REMOTE: u32 = 0x200;
 pub struct Tracer {
     routes: Routes,
     servers: Servers,
+    groups: Groups,
     pub clock: Clock,
     /// Make spans of what the head sampler left out, too.
     pub all: bool,
@@ -45,6 +48,7 @@ pub struct Exchanges {
 pub struct Stats {
     pub http1: Exchanges,
     pub http2: Exchanges,
+    pub kafka: Exchanges,
     pub failed_connections: u64,
     pub spans: u64,
     /// By the head sampler.
@@ -58,7 +62,14 @@ pub struct Stats {
 impl Tracer {
     #[must_use]
     pub fn new(routes: Routes) -> Self {
-        Self { routes, servers: Servers::default(), clock: Clock::now(), all: false, stats: Stats::default() }
+        Self {
+            routes,
+            servers: Servers::default(),
+            groups: Groups::default(),
+            clock: Clock::now(),
+            all: false,
+            stats: Stats::default(),
+        }
     }
 
     #[must_use]
@@ -73,6 +84,7 @@ impl Tracer {
         match subject {
             Subject::Exchange(finished) => self.exchange(finished, resource, span_id, place, left_out, registry),
             Subject::Connect { connection, errno } => self.connect_failed(&connection, errno, resource, span_id, place),
+            Subject::Message(message) => self.message(message, resource, span_id, place, left_out, registry),
         }
     }
 
@@ -86,11 +98,8 @@ impl Tracer {
         registry: &mut Registry,
     ) -> Option<Span> {
         let Finished { exchange, endpoints, session, .. } = finished;
-        let kind = match exchange.request_direction {
-            Direction::Ingress => Kind::Server,
-            Direction::Egress => Kind::Client,
-        };
-        let exchanges = match exchange.http.version {
+        let kind = Kind::of(exchange.request_direction);
+        let exchanges = match exchange.message.version {
             Version::Http10 | Version::Http11 => &mut self.stats.http1,
             Version::Http2 => &mut self.stats.http2,
         };
@@ -98,13 +107,18 @@ impl Tracer {
             Kind::Server => exchanges.server += 1,
             Kind::Client => exchanges.client += 1,
         }
-        let (path, _) = http::path_and_query(&exchange.http.target);
-        let route = path.and_then(|path| self.routes.route(&resource, kind, path, exchange.http.status));
+        let (path, _) = http::path_and_query(&exchange.message.target);
+        let route = path.and_then(|path| self.routes.route(&resource, kind, path, exchange.message.status));
         let (start, end) = (self.clock.unix(exchange.start), self.clock.unix(exchange.end));
         let exported = self.count(place.verdict, left_out);
-        let http = &exchange.http;
+        let http = &exchange.message;
         let server = match kind {
-            Kind::Client => self.servers.get(http, endpoints, tls::server_name(kind, session.as_deref())),
+            Kind::Client => {
+                let name = tls::server_name(kind, session.as_deref());
+                let authority = http::authority(http).or(name).unwrap_or_default();
+                let peer = endpoints.map(|endpoints| endpoints.peer);
+                peer.and_then(|peer| self.servers.get(authority, peer, || http::server(http, name, Some(peer))))
+            }
             Kind::Server => None,
         };
         registry.observe(&Observation {
@@ -126,10 +140,10 @@ impl Tracer {
             exemplar: exported.then_some((place.trace_id, span_id)),
         });
         (exported || (!left_out && self.makes(place.verdict))).then(|| {
-            let name = http::span_name(&exchange.http, route.as_deref());
+            let name = http::span_name(&exchange.message, route.as_deref());
             let status = http::status(kind, &exchange);
             let detail = Detail::Http(HttpDetail { exchange, endpoints, session, route });
-            Span { kind, name, start, end, status, ..made(place, span_id, resource, detail) }
+            Span { kind: kind.into(), name, start, end, status, ..made(place, span_id, resource, detail) }
         })
     }
 
@@ -184,55 +198,13 @@ fn made(place: Place, span_id: SpanId, resource: Arc<Resource>, detail: Detail) 
         flags: remote | if place.verdict == Verdict::Exported { SAMPLED } else { 0 },
         trace_state: place.trace_state,
         link: place.parent.map(|parent| parent.link),
-        kind: Kind::Client,
+        kind: SpanKind::Client,
         name: Box::default(),
         start: UnixNanos(0),
         end: UnixNanos(0),
         status: Status::Unset,
         resource,
         detail,
-    }
-}
-
-/// The servers that clients named, each once: a measurement is told by reference which one it was.
-#[derive(Default)]
-struct Servers {
-    /// By a hash of what the request said; another request with the same hash takes the place.
-    known: FxHashMap<u64, Named>,
-}
-
-struct Named {
-    authority: Box<str>,
-    port: u16,
-    server: Arc<Server>,
-}
-
-impl Servers {
-    /// Names remembered; beyond, all are forgotten, which costs a little time and nothing else.
-    const MOST: usize = 4096;
-
-    fn get(
-        &mut self,
-        http: &HttpMessage,
-        endpoints: Option<Endpoints>,
-        server_name: Option<&str>,
-    ) -> Option<&Arc<Server>> {
-        let authority = http::authority(http).or(server_name).unwrap_or_default();
-        let peer = endpoints?.peer;
-        let mut hasher = FxHasher::default();
-        (authority, peer).hash(&mut hasher);
-        let key = hasher.finish();
-        let known =
-            self.known.get(&key).is_some_and(|named| *named.authority == *authority && named.port == peer.port());
-        if !known {
-            let (address, port) = http::server(http, server_name, Some(peer));
-            let server = Arc::new(Server { address: address?.into(), port });
-            if self.known.len() >= Self::MOST {
-                self.known.clear();
-            }
-            self.known.insert(key, Named { authority: authority.into(), port: peer.port(), server });
-        }
-        self.known.get(&key).map(|named| &named.server)
     }
 }
 

@@ -61,6 +61,9 @@ impl Traces {
     pub(super) fn enter(&mut self, id: ExchangeId, mut open: Open, out: &mut Vec<Placed>) -> bool {
         self.make_room(out);
         let tgid = open.tgid;
+        if open.kind == Kind::Client {
+            self.note_call(tgid, open.at, out);
+        }
         if !self.habits.contains_key(&tgid) {
             let expected = self.expected(tgid, &open.resource);
             self.habits.insert(tgid, expected);
@@ -73,7 +76,9 @@ impl Traces {
         if open.kind == Kind::Server {
             habits.serving = habits.serving.saturating_add(1);
         } else {
-            tell = !alone || (open.started_for.is_none() && habits.tells_idle(open.at));
+            // What may have been made for several requests hangs on none of several.
+            let anyones = open.collected && habits.serving > 1;
+            tell = !anyones && (!alone || (open.started_for.is_none() && habits.tells_idle(open.at)));
             first_call = tell && habits.calls == 0;
             habits.calls = habits.calls.wrapping_add(u32::from(tell)).max(u32::from(tell));
         }
@@ -159,7 +164,14 @@ impl Traces {
     }
 
     /// What an exchange's end means for its process. `faithful`: who has answered it, if it was.
-    pub(super) fn ended(&mut self, id: ExchangeId, ending: Ending, at: MonoNanos, faithful: Option<Faithful>) {
+    pub(super) fn ended(
+        &mut self,
+        id: ExchangeId,
+        ending: Ending,
+        at: MonoNanos,
+        faithful: Option<Faithful>,
+        out: &mut Vec<Placed>,
+    ) {
         let Ending { kind, tgid, tid, told, target } = ending;
         match kind {
             Kind::Server => {
@@ -180,8 +192,12 @@ impl Traces {
                     }
                 }
             }
-            Kind::Client if told => self.causality.returned(id.0, at.0),
-            Kind::Client => {}
+            Kind::Client => {
+                if told {
+                    self.causality.returned(id.0, at.0);
+                }
+                self.note_return(tgid, at, out);
+            }
         }
     }
 }

@@ -10,10 +10,12 @@
 //! call returned. A finished exchange waits with it. Parents are named by a span id that is given out at the beginning, so the order of ends is no matter.
 
 mod births;
+mod brokered;
 mod ends;
 mod habits;
 mod inside;
 mod judge;
+mod messages;
 mod place;
 mod propagated;
 mod sdk;
@@ -21,6 +23,7 @@ mod slowest;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,19 +32,23 @@ use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid, TraceId};
 use rustc_hash::FxHashMap;
 
 use self::births::Births;
+pub use self::brokered::Message;
 use self::ends::{End, Ends, Key};
 use self::habits::Habits;
 use self::inside::{Faithful, unborn};
 use self::judge::Judge;
+pub use self::messages::SpanLink;
+use self::messages::{Batch, Messages};
 pub use self::place::{Link, Method, Parent, Place, Verdict};
 use self::propagated::Propagated;
 pub use self::sdk::SdkSpans;
 use self::sdk::{Beginning, Sdks};
 pub use self::slowest::Percentile;
 pub use self::tail::{Keep, Tail};
+use self::work::Works;
 use crate::causality::{self, Causality};
 use crate::conn::{ExchangeId, Finished};
-use crate::protocol::{Begun, Coroutine, Failure};
+use crate::protocol::{Begun, Coroutine, Failure, Thread};
 use crate::sampling::{Origin, RateLimiter, Sampler};
 use crate::signal::resource::Resource;
 use crate::signal::span::{Endpoints, Kind};
@@ -66,13 +73,16 @@ pub enum Subject {
         connection: Box<Opened>,
         errno: u32,
     },
+    /// A batch of messages that was sent, or came.
+    Message(Message),
 }
 
 impl Subject {
-    const fn end(&self) -> MonoNanos {
+    fn end(&self) -> MonoNanos {
         match self {
             Self::Exchange(finished) => finished.exchange.end,
             Self::Connect { connection, .. } => connection.at,
+            Self::Message(message) => message.call.exchange.end,
         }
     }
 }
@@ -111,15 +121,21 @@ struct Open {
     place: Option<Place>,
     /// Where it stands by its own context, while its client may say better.
     by_context: Option<Box<Place>>,
+    /// It may have been made for several requests at once.
+    collected: bool,
     /// It passes on the context of the request that caused it.
     passes_on: bool,
     left_out: bool,
-    /// What gets its place from this one's.
-    waiting: Vec<(ExchangeId, Link)>,
+    /// What gets its place from this one's: by a link its child, else one beside it.
+    waiting: Vec<(ExchangeId, Option<Link>)>,
+    /// Messages that it has sent, of which others may want to know the place.
+    sent: Vec<Batch>,
     resource: Arc<Resource>,
     /// Finished before its place was known.
     finished: Option<Subject>,
     over: bool,
+    /// A message that its process does not work on yet.
+    queued: bool,
     /// [`Causality`] knows of it.
     told: bool,
     /// The request that its process was started for.
@@ -129,9 +145,47 @@ struct Open {
 }
 
 impl Open {
-    /// The place of what this one, itself at `place`, has caused.
-    fn cause(&self, place: &Place, link: Link) -> Place {
-        if self.left_out { place.heir(link) } else { place.child(self.span_id, link) }
+    /// One of which nothing more is known.
+    fn new(kind: Kind, thread: Thread, at: MonoNanos, span_id: SpanId, resource: &Arc<Resource>) -> Self {
+        Self {
+            kind,
+            tgid: thread.tgid,
+            tid: thread.tid.0,
+            coroutine: thread.coroutine,
+            dialler: Coroutine::default(),
+            at,
+            head_end: at,
+            operation: 0,
+            target: 0,
+            target_text: None,
+            request_id: None,
+            span_id,
+            fixed: None,
+            key: None,
+            place: None,
+            by_context: None,
+            collected: false,
+            passes_on: false,
+            left_out: false,
+            waiting: Vec::new(),
+            sent: Vec::new(),
+            resource: Arc::clone(resource),
+            finished: None,
+            over: false,
+            queued: false,
+            told: false,
+            started_for: None,
+            calls: 0,
+        }
+    }
+
+    /// The place of what this one, itself at `place`, has caused; without a link, of what is beside it.
+    fn cause(&self, place: &Place, link: Option<Link>) -> Place {
+        match link {
+            None => place.clone(),
+            Some(link) if self.left_out => place.heir(link),
+            Some(link) => place.child(self.span_id, link),
+        }
     }
 
     fn origin(&self) -> Origin<'_> {
@@ -139,7 +193,7 @@ impl Open {
     }
 }
 
-/// What the traces counted. Monotonic, but for the last three.
+/// What the traces counted. Monotonic, but for the last four.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Stats {
     /// Spans with a parent, in the order of [`Method::ALL`].
@@ -158,6 +212,8 @@ pub struct Stats {
     pub ends: u64,
     /// Processes known to make spans of their own.
     pub sdks: u64,
+    /// Batches of messages remembered.
+    pub batches: u64,
 }
 
 /// All traces that are being put together. One owner.
@@ -183,6 +239,10 @@ pub struct Traces {
     links: Vec<causality::Link>,
     propagated: Propagated,
     births: Births,
+    messages: Messages,
+    works: Works,
+    /// Messages that came, and wait for what tells who sent them, by time.
+    arrived: VecDeque<(MonoNanos, ExchangeId)>,
     stats: Stats,
 }
 
@@ -210,6 +270,9 @@ impl Traces {
             links: Vec::new(),
             propagated: Propagated::default(),
             births: Births::default(),
+            messages: Messages::default(),
+            works: Works::default(),
+            arrived: VecDeque::new(),
             stats: Stats::default(),
         }
     }
@@ -217,7 +280,7 @@ impl Traces {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (open, ends) = (self.open.len() as u64, self.ends.len() as u64);
-        Stats { open, ends, sdks: self.sdks.known(), ..self.stats }
+        Stats { open, ends, sdks: self.sdks.known(), batches: self.messages.batches(), ..self.stats }
     }
 
     /// A request of a traced process has begun. What gets its place by that and has finished already goes to `out`.
@@ -251,35 +314,23 @@ impl Traces {
             context: request.context.as_ref(),
         };
         let own = self.sdks.begun(&beginning, |id| self.open.get(&id).is_some_and(|open| !open.over));
+        let span_id = told.filter(|_| kind == Kind::Client).and_then(|told| told.span_id);
+        let span_id = span_id.unwrap_or_else(|| self.judge.span_id());
         let open = Open {
-            kind,
-            tgid: request.thread.tgid,
-            tid: request.thread.tid.0,
             coroutine: request.coroutine,
             dialler: request.dialler,
-            at: request.at,
             head_end: request.head_end,
             operation,
             target: request.target,
             target_text: self.judge.needs_target().then(|| Arc::clone(&request.target_text)),
             request_id: request.request_id,
-            span_id: told
-                .filter(|_| kind == Kind::Client)
-                .and_then(|told| told.span_id)
-                .unwrap_or(self.judge.span_id()),
             fixed: told.map(|told| told.trace_id),
             key: endpoints.and_then(|endpoints| Key::of(kind, request, endpoints)),
-            place: None,
-            by_context: None,
+            collected: request.collected,
             passes_on: own.cause.is_some(),
             left_out: own.left_out,
-            waiting: Vec::new(),
-            resource: Arc::clone(resource),
-            finished: None,
-            over: false,
-            told: false,
             started_for: if kind == Kind::Client { self.started_for(request.thread.tgid) } else { None },
-            calls: 0,
+            ..Open::new(kind, request.thread, request.at, span_id, resource)
         };
         let named = open.key.is_some();
         let started_for = open.started_for;
@@ -314,6 +365,7 @@ impl Traces {
                 Some(request) => self.join(id, request, Link::certain(Method::BornIn), out),
                 None => self.uproot(id, out),
             },
+            // What finds causes may tell; of what is anyone's, each part may have a context of its own, see `produced`.
             (None, Kind::Client, _) => {}
         }
         if let Some(other) = met {
@@ -337,34 +389,19 @@ impl Traces {
         // Requests are counted from 1.
         let id = ExchangeId::new(connection.conn, 0);
         let end = connection.at;
+        let span_id = self.judge.span_id();
+        let at = connection.opened_at.unwrap_or(end);
+        let (thread, dialler) = (connection.thread, connection.dialler);
         let open = Open {
-            kind: Kind::Client,
-            tgid: connection.thread.tgid,
-            tid: connection.thread.tid.0,
-            coroutine: connection.dialler,
-            dialler: Coroutine::default(),
-            at: connection.opened_at.unwrap_or(end),
+            coroutine: dialler,
             head_end: end,
             operation: connection.endpoints.peer.port().into(),
-            target: 0,
-            target_text: None,
-            request_id: None,
-            span_id: self.judge.span_id(),
-            fixed: None,
-            key: None,
-            place: None,
-            by_context: None,
-            passes_on: false,
-            left_out: false,
-            waiting: Vec::new(),
-            resource: Arc::clone(resource),
-            finished: Some(Subject::Connect { connection: Box::new(connection), errno }),
             over: true,
-            told: false,
-            started_for: None,
-            calls: 0,
+            finished: Some(Subject::Connect { connection: Box::new(connection), errno }),
+            ..Open::new(Kind::Client, thread, at, span_id, resource)
         };
         let alone = self.enter(id, open, out);
+        self.note_return(thread.tgid, end, out);
         if self.open.get(&id).is_some_and(|open| open.told) {
             self.causality.returned(id.0, end.0);
         }
@@ -380,8 +417,8 @@ impl Traces {
         let end = exchange.end;
         let Some(open) = self.open.get_mut(&id).filter(|open| !open.over) else {
             self.stats.untracked += 1;
-            let origin = Origin { service: &resource.service_name, target: Some(&exchange.http.target) };
-            let place = match &exchange.http.context {
+            let origin = Origin { service: &resource.service_name, target: Some(&exchange.message.target) };
+            let place = match &exchange.message.context {
                 Some(context) => self.judge.continued(context, origin, end),
                 None => self.judge.root(origin, end),
             };
@@ -412,15 +449,19 @@ impl Traces {
         if ending.told && ending.kind == Kind::Client && exchange.failure == Some(Failure::ClientClosed) {
             self.causality.gave_up(ending.tgid.0, end.0);
         }
-        self.ended(id, ending, end, faithful);
+        self.ended(id, ending, end, faithful, out);
+        self.conclude(id, Subject::Exchange(finished), resource, out);
+    }
+
+    /// An exchange is over; it goes to `out` with its place, now or later.
+    fn conclude(&mut self, id: ExchangeId, subject: Subject, resource: Arc<Resource>, out: &mut Vec<Placed>) {
         let Some(open) = self.open.get_mut(&id) else { return };
-        let subject = Subject::Exchange(finished);
         let Some(place) = open.place.clone() else {
             open.finished = Some(subject);
             return;
         };
         let (span_id, left_out) = (open.span_id, open.left_out);
-        self.leave(id, end);
+        self.leave(id, subject.end());
         out.push(Placed { subject, resource, span_id, place, left_out });
     }
 
@@ -430,10 +471,11 @@ impl Traces {
     }
 
     /// A process has ended.
-    pub fn exited(&mut self, tgid: Tgid) {
+    pub fn exited(&mut self, tgid: Tgid, out: &mut Vec<Placed>) {
         self.habits.remove(&tgid);
         self.sdks.forget(tgid);
         self.births.forget(tgid);
+        self.work_is_over(tgid, out);
     }
 
     /// A process has become another program.
@@ -450,6 +492,7 @@ impl Traces {
             self.linked(&link, out);
         }
         self.links = links;
+        self.poll_messages(now, out);
         while let Some(&(at, id)) = self.lonely.front()
             && now.since(at) > PATIENCE
         {
@@ -474,6 +517,7 @@ impl Traces {
         while let Some((_, id)) = self.lonely.pop_front() {
             self.alone(id, out);
         }
+        self.poll_messages(MonoNanos(u64::MAX), out);
         let ids: Vec<ExchangeId> = self.open.keys().copied().collect();
         for id in ids {
             self.forget(id, now, out);
@@ -496,10 +540,10 @@ impl Traces {
         match self.open.get_mut(&parent) {
             Some(parent) => match &parent.place {
                 Some(place) => {
-                    let place = parent.cause(place, link);
+                    let place = parent.cause(place, Some(link));
                     self.settle(child, place, out);
                 }
-                None => parent.waiting.push((child, link)),
+                None => parent.waiting.push((child, Some(link))),
             },
             None => self.uproot(child, out),
         }
@@ -544,9 +588,16 @@ impl Traces {
             open.target_text = None;
             let finished = open.finished.take();
             let (span_id, resource, left_out) = (open.span_id, Arc::clone(&open.resource), open.left_out);
+            let over = open.over;
+            for batch in std::mem::take(&mut open.sent) {
+                self.messages.placed(&batch, &open.cause(&place, Some(Link::certain(Method::Offset))));
+            }
             self.count(&place);
             if let Some(subject) = finished {
-                self.leave(id, subject.end());
+                // A message came with its exchange, and is worked on for longer.
+                if over {
+                    self.leave(id, subject.end());
+                }
                 out.push(Placed { subject, resource, span_id, place, left_out });
             }
         }
@@ -572,8 +623,8 @@ impl Traces {
         if let Some(key) = &open.key {
             self.ends.forget(key, id);
         }
-        if !open.over {
-            self.ended(id, open.ending(), now, None);
+        if !open.over && !open.queued {
+            self.ended(id, open.ending(), now, None, out);
         }
         self.give_up(open, out);
     }

@@ -16,6 +16,8 @@ pub enum Method {
     Socket,
     /// A TCP option told of the client's span, on another host or this one.
     Tcp,
+    /// The broker gave the message under the offset that the producer was told, with the same checksum.
+    Offset,
     /// An id that both requests carry in a header.
     RequestId,
     /// The target of the request, which the process passes on as proxies do, and which no other open request has.
@@ -35,10 +37,11 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Context,
         Self::Socket,
         Self::Tcp,
+        Self::Offset,
         Self::RequestId,
         Self::Target,
         Self::Coroutine,
@@ -55,6 +58,7 @@ impl Method {
             Self::Context => "context",
             Self::Socket => "socket",
             Self::Tcp => "tcp",
+            Self::Offset => "offset",
             Self::RequestId => "request_id",
             Self::Target => "target",
             Self::Coroutine => "coroutine",
@@ -127,7 +131,7 @@ pub struct Place {
 impl Place {
     /// The place of what a span at this place has caused.
     pub(super) fn child(&self, span_id: SpanId, link: Link) -> Self {
-        let remote = link.method == Method::Socket;
+        let remote = matches!(link.method, Method::Socket | Method::Offset);
         Self { parent: Some(Parent { span_id, remote, link }), ..self.clone() }
     }
 

@@ -193,7 +193,7 @@ impl Sdks {
 
     /// An exchange has finished.
     pub(super) fn finished(&mut self, kind: Kind, tgid: Tgid, exchange: &Exchange) {
-        let http = &exchange.http;
+        let http = &exchange.message;
         if kind == Kind::Client
             && http.method == Method::Post
             && takes_spans(&http.target)

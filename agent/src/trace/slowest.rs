@@ -6,7 +6,7 @@ use agent_common::ids::MonoNanos;
 use rustc_hash::{FxHashMap, FxHasher};
 use sketches_ddsketch::{Config, DDSketch};
 
-use crate::signal::span::{Detail, Kind, Span};
+use crate::signal::span::{Detail, Span, SpanKind};
 
 /// A percentile in thousandths of a percent, from 50,000 (the median) to 99,999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +76,12 @@ impl Slowest {
     /// Slower means beyond the bin that the percentile falls in. So requests that all take about the same time are never
     /// among the slowest, and of those learnt from no larger part is than the percentile leaves.
     pub(super) fn observe(&mut self, span: &Span, now: MonoNanos) -> bool {
-        let (Kind::Server, Detail::Http(detail)) = (span.kind, &span.detail) else { return false };
+        let (SpanKind::Server, Detail::Http(detail)) = (span.kind, &span.detail) else { return false };
         if now.since(self.rotated) >= GENERATION {
             self.rotate(now);
         }
         let mut hasher = FxHasher::default();
-        (&*span.resource.service_name, detail.route.as_deref(), detail.exchange.http.method).hash(&mut hasher);
+        (&*span.resource.service_name, detail.route.as_deref(), detail.exchange.message.method).hash(&mut hasher);
         let key = hasher.finish();
         if self.routes.len() >= MOST && !self.routes.contains_key(&key) {
             self.overflows += 1;
@@ -137,6 +137,7 @@ mod tests {
 
     use super::*;
     use crate::listen::sample;
+    use crate::signal::span::Kind;
 
     const MS: u64 = 1_000_000;
     const SECOND: u64 = 1_000_000_000;

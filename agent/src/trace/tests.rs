@@ -11,7 +11,7 @@ use super::*;
 use crate::listen::sample;
 use crate::protocol::context::{Format, TraceContext};
 use crate::protocol::http::HttpMessage;
-use crate::protocol::{Coroutine, Exchange, Thread};
+use crate::protocol::{Coroutine, Course, Exchange, Thread};
 use crate::signal::span::{Detail, Tls, TraceId};
 
 const MS: u64 = 1_000_000;
@@ -78,6 +78,8 @@ impl Bench {
             position: Seq(position),
             stream: None,
             pipelined: false,
+
+            collected: false,
             operation: self.operation,
             target: self.target,
             target_text: Arc::clone(&self.target_text),
@@ -96,10 +98,10 @@ impl Bench {
     fn finish_as(&mut self, conn: u64, end: u64, change: impl FnOnce(&mut HttpMessage)) {
         let (begun, endpoints) = self.begun[&conn].clone();
         let Detail::Http(detail) = sample::span(1).build().detail else { panic!("an exchange") };
-        let mut http = detail.exchange.http;
+        let mut http = detail.exchange.message;
         http.context = begun.context;
         change(&mut http);
-        let exchange = Exchange {
+        let course = Course {
             number: begun.number,
             position: begun.position,
             request_direction: begun.direction,
@@ -109,9 +111,9 @@ impl Bench {
             response_start: Some(MonoNanos(end)),
             response_thread: Some(begun.thread),
             end: MonoNanos(end),
-            http,
-            ..*detail.exchange
+            ..detail.exchange.course
         };
+        let exchange = Exchange { course, message: http };
         let finished = Finished { conn: ConnId(conn), exchange: Box::new(exchange), endpoints, session: None };
         self.traces.finish(finished, sample::resource(self.service), &mut self.out);
     }

@@ -40,6 +40,9 @@ const SPAN_KIND: u8 = tag(6, VARINT);
 const SPAN_START: u8 = tag(7, FIXED64);
 const SPAN_END: u8 = tag(8, FIXED64);
 const SPAN_ATTRIBUTES: u8 = tag(9, LEN);
+const SPAN_LINKS: u8 = tag(13, LEN);
+const LINK_TRACE_ID: u8 = tag(1, LEN);
+const LINK_SPAN_ID: u8 = tag(2, LEN);
 const SPAN_STATUS: u8 = tag(15, LEN);
 /// Field 16, so two octets.
 const SPAN_FLAGS: [u8; 2] = [0x80 | FIXED32, 0x01];
@@ -116,6 +119,12 @@ fn span(span: &Span, out: &mut Vec<u8>) {
         }
     }
     span.attributes(&mut Attributes { tag: SPAN_ATTRIBUTES, out });
+    for link in span.links() {
+        let message = open::<1>(SPAN_LINKS, out);
+        octets(LINK_TRACE_ID, &link.trace_id.0, out);
+        octets(LINK_SPAN_ID, &link.span_id.0, out);
+        close::<1>(message, out);
+    }
     if span.status != Status::Unset {
         out.extend_from_slice(&[SPAN_STATUS, 2, STATUS_CODE, span.status as u8]);
     }

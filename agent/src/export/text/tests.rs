@@ -1,7 +1,7 @@
 use super::*;
 use crate::export::fixture;
 use crate::protocol::Failure;
-use crate::signal::span::ConnectDetail;
+use crate::signal::span::{ConnectDetail, Kind};
 
 fn shown(span: &Span, colour: bool) -> String {
     let mut out = String::new();
@@ -24,7 +24,7 @@ fn lines_say_what_happened() {
     assert_eq!(rest(&plain), "SERVER nginx GET /cart/4711/items 200 3.20 ms 127.0.0.1:51442\n");
     let mut reset = fixture::span(0, Kind::Client, &resource, fixture::message());
     if let Detail::Http(detail) = &mut reset.detail {
-        detail.exchange.http.status = None;
+        detail.exchange.message.status = None;
         detail.exchange.failure = Some(Failure::Reset);
     }
     assert_eq!(rest(&reset), "CLIENT nginx GET /cart/4711/items 3.20 ms 127.0.0.1:51442 connection_reset\n");

@@ -251,9 +251,11 @@ function spanRow(span, now) {
   const button = element("button");
   button.type = "button";
   if (span.method) button.append(element("span", `${span.method} `, "method"));
-  button.append(visible(span.path ?? span.name));
+  // A message's topic alone would not tell whether it was sent or received.
+  const shown = span.method ? (span.path ?? span.name) : span.name;
+  button.append(visible(shown));
   request.append(button, element("small", `${span.service} · ${span.kind}`));
-  request.title = span.path ?? span.name;
+  request.title = shown;
   const failed = span.error !== null;
   const status = element("td", null, "status");
   const reason = failed && span.error !== String(span.status) ? span.error : null;
@@ -330,8 +332,8 @@ function showEmpty() {
     setText($("spans-empty-title"), "No span matches the filters");
     setText(hint, "New ones appear here as soon as they do.");
   } else if (!hint.querySelector("code")) {
-    setText($("spans-empty-title"), "No HTTP exchange seen yet");
-    hint.replaceChildren("Whatever processes on this host say over plain HTTP appears here at once. Try ", element("code", "curl http://example.org/"), " or ask a service of your own; nothing needs to be restarted.");
+    setText($("spans-empty-title"), "Nothing seen yet");
+    hint.replaceChildren("Whatever processes on this host say over HTTP, send to Kafka or receive from it appears here at once. Try ", element("code", "curl http://example.org/"), " or ask a service of your own; nothing needs to be restarted.");
   }
 }
 
@@ -376,11 +378,30 @@ function showDetail(span) {
   const known = drawn && drawn.dataset.trace === span.trace_id ? drawn : element("div", null, "trace");
   if (known !== drawn) showTrace(known, span.trace_id);
   body.replaceChildren(pairs(facts), element("h4", "Trace"), known, element("h4", "Attributes"), pairs(Object.entries(span.attributes)));
+  if (span.links?.length) body.append(element("h4", "Comes from"), ...span.links.map(linkedTrace));
   if (span.resource) body.append(element("h4", "Resource"), pairs(Object.entries(span.resource)));
 }
 
+// Another trace that a span names: shown below its id when asked for.
+function linkedTrace(link) {
+  const made = element("div", null, "linked");
+  const button = element("button", `trace ${link.trace_id}`);
+  button.type = "button";
+  button.title = `Show the trace of span ${link.span_id}`;
+  button.setAttribute("aria-expanded", "false");
+  const trace = element("div");
+  trace.hidden = true;
+  button.addEventListener("click", () => {
+    trace.hidden = !trace.hidden;
+    button.setAttribute("aria-expanded", String(!trace.hidden));
+    if (!trace.hidden) showTrace(trace, link.trace_id, link.span_id);
+  });
+  made.append(button, trace);
+  return made;
+}
+
 // A trace as a waterfall: each span under its parent, its bar where it lies in the trace's time.
-async function showTrace(into, id) {
+async function showTrace(into, id, current = selected) {
   into.dataset.trace = id;
   try {
     const { spans, more } = await fetchJson(`/api/traces/${id}`);
@@ -397,7 +418,7 @@ async function showTrace(into, id) {
     const left = (children.get(null) ?? []).map((span) => [span, 0]).reverse();
     while (left.length > 0) {
       const [span, depth] = left.pop();
-      list.append(traceRow(span, depth, begin, whole));
+      list.append(traceRow(span, depth, begin, whole, current));
       left.push(...(children.get(span.span_id) ?? []).map((child) => [child, depth + 1]).reverse());
     }
     into.replaceChildren(list);
@@ -407,10 +428,10 @@ async function showTrace(into, id) {
   }
 }
 
-function traceRow(span, depth, begin, whole) {
+function traceRow(span, depth, begin, whole, current) {
   const row = element("li");
   row.style.setProperty("--depth", String(Math.min(depth, 12)));
-  if (span.span_id === selected) row.setAttribute("aria-current", "true");
+  if (span.span_id === current) row.setAttribute("aria-current", "true");
   const label = element("span", null, "label");
   label.append(element("strong", span.service), " ", element("span", span.name));
   const method = span.attributes["remora.link.method"];
@@ -422,7 +443,7 @@ function traceRow(span, depth, begin, whole) {
   const line = element("span", null, "line");
   const bar = element("span", null, "meter");
   if (span.error !== null) bar.dataset.error = "";
-  if (span.kind === "client") bar.dataset.client = "";
+  if (span.kind === "client" || span.kind === "producer") bar.dataset.outgoing = "";
   bar.style.setProperty("left", `${(((span.start - begin) / whole) * 100).toFixed(2)}%`);
   bar.style.setProperty("width", `${((span.duration_ms / whole) * 100).toFixed(2)}%`);
   line.append(bar);
@@ -475,7 +496,7 @@ async function showMap() {
     const path = svg("path", { d: `M${x1},${y1} C${x1 + bend},${y1} ${x2 - bend},${y2} ${x2},${y2}`, "stroke-width": (1 + Math.log10(call.requests)).toFixed(1) });
     if (call.errors > 0) path.dataset.error = "";
     const title = svg("title", {});
-    title.textContent = visible(`${call.from} → ${call.to}: ${count(call.requests)} requests, ${percent(call.errors / call.requests)} errors, ${duration(call.mean_ms)} on average`);
+    title.textContent = visible(`${call.from} → ${call.to}: ${count(call.requests)} times, ${percent(call.errors / call.requests)} errors, ${duration(call.mean_ms)} on average`);
     path.append(title);
     drawing.append(path);
   }

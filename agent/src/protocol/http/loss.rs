@@ -20,10 +20,12 @@ pub enum Loss {
     Invalid,
     /// Octets were lost where they mattered, so that the next message had to be searched.
     Resynchronised,
+    /// A message of AMQP given out before it was known what became of it, since too many waited.
+    Unsettled,
 }
 
 impl Loss {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnansweredRequest,
         Self::UncertainRequest,
         Self::PipelineLimit,
@@ -32,6 +34,7 @@ impl Loss {
         Self::HeadTooLarge,
         Self::Invalid,
         Self::Resynchronised,
+        Self::Unsettled,
     ];
 
     /// The reason as a metric attribute's value.
@@ -46,6 +49,7 @@ impl Loss {
             Self::HeadTooLarge => "head_too_large",
             Self::Invalid => "invalid",
             Self::Resynchronised => "resynchronised",
+            Self::Unsettled => "unsettled",
         }
     }
 

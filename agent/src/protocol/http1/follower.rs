@@ -127,14 +127,7 @@ impl Follower {
         let client_closed = self.requests_ended;
         self.end_requests(out);
         let served = requests == Direction::Ingress;
-        let failure = match end {
-            End::Reset { .. } => Failure::Reset,
-            End::TimedOut => Failure::TimedOut,
-            // Who closed first is to blame. Without a FIN from the peer it was the observed process.
-            End::Closed if self.responses_ended => Failure::ServerClosed,
-            End::Closed if served && !client_closed => Failure::ServerClosed,
-            End::Closed => Failure::ClientClosed,
-        };
+        let failure = Failure::of_end(end, served, client_closed, self.responses_ended);
         self.requests_ended = true;
         // A server's close is the proper end of a body that has no other.
         self.finish_responses(failure, end == End::Closed && served, at, out);
@@ -154,7 +147,7 @@ impl Follower {
             _ => 0,
         };
         let skip = std::num::NonZeroU64::new(certain).filter(|certain| certain.get() > WORTH_SKIPPING);
-        Want { skip, lean: self.pairing.is_lean() }
+        Want { skip, lean: self.pairing.is_lean(), whole: false }
     }
 
     /// Whether an exchange is complete but kept until [`Self::settle`] or until it is certain.

@@ -20,7 +20,7 @@ use super::start_line::Kind;
 use super::trust::Trust;
 use crate::protocol::grpc::{Coding, Messages};
 use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, operation, target, weight};
-use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice, Thread};
+use crate::protocol::{Begun, Coroutine, Course, Exchange, Failure, Notice, Thread};
 
 /// How much of a request has been read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl Pairing {
 
     /// The method of the oldest request that is outstanding.
     pub(super) fn oldest_method(&self) -> Option<Method> {
-        self.pending.front().map(|pending| pending.exchange.http.method)
+        self.pending.front().map(|pending| pending.exchange.message.method)
     }
 
     pub(super) fn outstanding(&self) -> usize {
@@ -245,6 +245,8 @@ impl Pairing {
             position: begun.position,
             stream: None,
             pipelined: !self.pending.is_empty(),
+
+            collected: false,
             operation: operation(&head.message),
             target: target(&head.message),
             target_text: Arc::clone(&head.message.target),
@@ -256,18 +258,20 @@ impl Pairing {
         self.weight += weight;
         self.pending.push_back(Pending {
             exchange: Exchange {
-                number: self.number,
-                request_direction: direction,
-                request_thread: begun.thread,
-                start: begun.start,
-                position: begun.position,
-                request_end: begun.end,
-                response_start: None,
-                response_thread: None,
-                end: begun.end,
-                failure: None,
-                partial: begun.partial,
-                http: HttpMessage { request_size: begun.size, ..head.message },
+                course: Course {
+                    number: self.number,
+                    request_direction: direction,
+                    request_thread: begun.thread,
+                    start: begun.start,
+                    position: begun.position,
+                    request_end: begun.end,
+                    response_start: None,
+                    response_thread: None,
+                    end: begun.end,
+                    failure: None,
+                    partial: begun.partial,
+                },
+                message: HttpMessage { request_size: begun.size, ..head.message },
             },
             request: Progress::Receiving,
             answered: false,
@@ -302,7 +306,7 @@ impl Pairing {
             && let Some(back) = self.pending.back_mut()
         {
             back.exchange.request_end = at;
-            back.exchange.http.request_size = back.exchange.http.request_size.saturating_add(octets);
+            back.exchange.message.request_size = back.exchange.message.request_size.saturating_add(octets);
         }
     }
 
@@ -315,7 +319,7 @@ impl Pairing {
             && let Some(back) = self.pending.back_mut()
         {
             back.request = Progress::Complete;
-            back.exchange.http.request_body = content;
+            back.exchange.message.request_body = content;
             back.exchange.partial |= content.is_none();
             if back.answered {
                 self.emit(out);
@@ -378,17 +382,17 @@ impl Pairing {
         exchange.response_thread = Some(begun.thread);
         exchange.end = begun.end;
         exchange.partial |= begun.partial;
-        exchange.http.status = Some(status);
-        exchange.http.response_size = begun.size;
-        exchange.http.response_headers = headers;
+        exchange.message.status = Some(status);
+        exchange.message.response_size = begun.size;
+        exchange.message.response_headers = headers;
         let mut coding = coding;
-        match &mut exchange.http.grpc {
+        match &mut exchange.message.grpc {
             Some(grpc) => grpc.status = grpc_status,
             None => coding = None,
         }
-        let tunnel = exchange.http.method == Method::Connect && (200..=299).contains(&status);
+        let tunnel = exchange.message.method == Method::Connect && (200..=299).contains(&status);
         let switches = status == 101 || tunnel;
-        let empty = switches || exchange.http.method == Method::Head;
+        let empty = switches || exchange.message.method == Method::Head;
         self.trust.note_head(begun.size, begun.partial);
         let framing = if empty { Framing::Length(0) } else { framing };
         Answer { framing, doubtful_content: false, switches, coding }
@@ -399,7 +403,7 @@ impl Pairing {
         if self.reply == Reply::Paired
             && let Some(front) = self.pending.front_mut()
         {
-            front.exchange.http.response_size = front.exchange.http.response_size.saturating_add(octets);
+            front.exchange.message.response_size = front.exchange.message.response_size.saturating_add(octets);
         }
     }
 
@@ -420,7 +424,7 @@ impl Pairing {
                 let Some(front) = self.pending.front_mut() else { return };
                 front.answered = true;
                 front.exchange.end = at;
-                front.exchange.http.response_body = content;
+                front.exchange.message.response_body = content;
                 front.exchange.partial |= content.is_none();
                 if front.request != Progress::Receiving {
                     self.emit(out);
@@ -435,7 +439,7 @@ impl Pairing {
             Some(Kind::Request) => self.pending.back_mut().filter(|_| self.request_open),
             _ => self.pending.front_mut().filter(|_| self.reply == Reply::Paired),
         };
-        let Some(grpc) = pending.and_then(|pending| pending.exchange.http.grpc.as_mut()) else { return };
+        let Some(grpc) = pending.and_then(|pending| pending.exchange.message.grpc.as_mut()) else { return };
         if kind == Some(Kind::Request) {
             grpc.requests = messages.count();
         } else {
@@ -453,9 +457,9 @@ impl Pairing {
         let Pending { mut exchange, request, settings, .. } = self.pending.pop_front()?;
         (self.weight, self.request_open, self.reply) = (0, false, Reply::None);
         (exchange.response_start, exchange.response_thread) = (None, None);
-        exchange.http.status = None;
-        exchange.http.response_size = 0;
-        exchange.http.response_headers = Vec::new();
+        exchange.message.status = None;
+        exchange.message.response_size = 0;
+        exchange.message.response_headers = Vec::new();
         Some(Switched { exchange, complete: request == Progress::Complete, settings })
     }
 
@@ -559,7 +563,7 @@ impl Pairing {
         if self.pending.is_empty() {
             self.request_open = false;
         }
-        let Exchange { failure, http, .. } = &front.exchange;
+        let Exchange { course: Course { failure, .. }, message: http } = &front.exchange;
         self.exchanged |= failure.is_none();
         let last = http.status == Some(101) || http.method == Method::Connect || failure.is_some();
         self.confirm(out);

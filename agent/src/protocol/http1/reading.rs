@@ -12,6 +12,7 @@ use super::pairing::Head;
 use super::start_line::{Kind, Outcome, StartLine};
 use crate::protocol::grpc::{Coding, Messages};
 use crate::protocol::http::{Loss, Method};
+use crate::protocol::piece::low;
 use crate::protocol::{Exchange, IgnoreReason, Segment, Thread};
 
 /// Octets of a segment that follow one another.
@@ -35,12 +36,6 @@ impl Piece<'_> {
     fn position(&self) -> Seq {
         Seq(self.end.0.wrapping_sub(low(self.octets.len() as u64)))
     }
-}
-
-/// A number of octets as positions count them: modulo 2^32.
-#[expect(clippy::cast_possible_truncation, reason = "that is what modulo means")]
-const fn low(octets: u64) -> u32 {
-    octets as u32
 }
 
 impl Follower {

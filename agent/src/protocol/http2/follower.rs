@@ -8,13 +8,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::error::ErrorCode;
-use super::frames::{Frames, Start};
+use super::frames::Frames;
 use super::hpack::Decoder;
 use super::other_end::Mark;
 use super::reading::Settings;
 use super::streams::Streams;
 use crate::protocol::http::{Config, Method, Stats};
 use crate::protocol::http1::Switched;
+use crate::protocol::piece::Start;
 use crate::protocol::{End, Exchange, Failure, IgnoreReason, Notice, Segment, UNKNOWN, Verdict, Want};
 
 /// Less content than this is not worth telling the kernel side to leave out.
@@ -161,14 +162,7 @@ impl Follower {
     /// The connection is gone; a direction that ended before it was told by [`Self::end`]. Everything outstanding ends.
     pub fn close(&mut self, at: MonoNanos, end: End, out: &mut impl FnMut(Exchange)) {
         let served = self.request_direction == Some(Direction::Ingress);
-        let failure = match end {
-            End::Reset { .. } => Failure::Reset,
-            End::TimedOut => Failure::TimedOut,
-            // Who closed first is to blame. Without a FIN from the peer it was the observed process.
-            End::Closed if self.responses_ended => Failure::ServerClosed,
-            End::Closed if served && !self.requests_ended => Failure::ServerClosed,
-            End::Closed => Failure::ClientClosed,
-        };
+        let failure = Failure::of_end(end, served, self.requests_ended, self.responses_ended);
         let failure = self.failure(failure);
         self.streams.close(failure, at, out);
     }
@@ -187,7 +181,7 @@ impl Follower {
             let messages = self.streams.messages(stream, self.request_direction != Some(direction));
             messages.map_or(u64::from(left), |messages| messages.left().min(left.into()))
         });
-        Want { skip: skip.filter(|skip| *skip > WORTH_SKIPPING).and_then(NonZeroU64::new), lean: false }
+        Want { skip: skip.filter(|skip| *skip > WORTH_SKIPPING).and_then(NonZeroU64::new), lean: false, whole: false }
     }
 
     /// Requests without a complete response.

@@ -3,32 +3,11 @@
 use std::ops::Range;
 
 use agent_common::http2::{FrameHead, HEAD, PAYLOAD, PREFACE, flag, kind};
-use agent_common::ids::{MonoNanos, Seq};
 
-use crate::protocol::Thread;
+use crate::protocol::piece::{Piece, Start};
 
 /// So many frames in a row that are as they should be are no accident.
 const ENOUGH: u8 = 4;
-
-/// Octets of a segment that follow one another.
-#[derive(Clone, Copy)]
-pub(super) struct Piece<'a> {
-    pub(super) at: MonoNanos,
-    pub(super) thread: Thread,
-    pub(super) octets: &'a [u8],
-    /// The position after `octets`.
-    pub(super) end: Seq,
-    /// It begins a segment, where a frame may begin though the octets before it are not known.
-    pub(super) begins: bool,
-}
-
-/// Where and when something began.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Start {
-    pub(super) at: MonoNanos,
-    pub(super) position: Seq,
-    pub(super) thread: Thread,
-}
 
 /// A frame that has ended.
 #[derive(Debug)]
@@ -220,7 +199,7 @@ impl Frames {
                 }
                 State::Preface(read) => {
                     let rest = PREFACE.get(read..).unwrap_or_default();
-                    let octets = take(piece, rest.len());
+                    let octets = piece.take(rest.len() as u64);
                     if !rest.starts_with(octets) {
                         return Step::Invalid;
                     }
@@ -238,10 +217,10 @@ impl Frames {
                         if piece.octets.is_empty() {
                             return Step::More;
                         }
-                        self.start = Start { at: piece.at, position: position(piece), thread: piece.thread };
+                        self.start = piece.start();
                     }
                     let room = self.head.get_mut(read..).unwrap_or_default();
-                    let octets = take(piece, room.len());
+                    let octets = piece.take(room.len() as u64);
                     let whole = octets.len() == room.len();
                     room.iter_mut().zip(octets).for_each(|(to, from)| *to = *from);
                     if !whole {
@@ -256,7 +235,7 @@ impl Frames {
                     self.state = State::Payload { head, left: head.length, torn: false };
                 }
                 State::Payload { head, left, torn } => {
-                    let octets = take(piece, left as usize);
+                    let octets = piece.take(left.into());
                     let left_after = left - octets.len() as u32;
                     let wanted = wanted(&head, self.limit);
                     if octets.len() == head.length as usize && (head.kind != kind::DATA || octets.is_empty()) {
@@ -333,17 +312,4 @@ fn content(head: &FrameHead, kept: &[u8], torn: bool) -> Option<Range<u32>> {
     }
     let padding = kept.first().filter(|_| !torn)?;
     Some(1..head.length.checked_sub(u32::from(*padding))?.max(1))
-}
-
-/// Takes up to `most` octets off the piece.
-fn take<'a>(piece: &mut Piece<'a>, most: usize) -> &'a [u8] {
-    let (taken, rest) = piece.octets.split_at_checked(most).unwrap_or((piece.octets, &[]));
-    piece.octets = rest;
-    piece.begins &= taken.is_empty();
-    taken
-}
-
-fn position(piece: &Piece<'_>) -> Seq {
-    let behind = piece.octets.len() as u32;
-    Seq(piece.end.0.wrapping_sub(behind))
 }

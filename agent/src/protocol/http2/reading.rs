@@ -5,13 +5,14 @@ use agent_common::ids::{Direction, MonoNanos};
 
 use super::error::ErrorCode;
 use super::follower::{Block, Follower};
-use super::frames::{Content, Frame, Piece, Step};
+use super::frames::{Content, Frame, Step};
 use super::headers::{Headers, Kind};
 use super::hpack::Decoder;
 use super::other_end::Mark;
 use super::streams::Request;
 use crate::protocol::http::Loss;
-use crate::protocol::{Exchange, IgnoreReason, Segment, UNKNOWN};
+use crate::protocol::piece::Piece;
+use crate::protocol::{Exchange, IgnoreReason, Segment};
 
 /// So many segments without a frame, and a connection of which no beginning was seen does not speak HTTP/2.
 const PATIENCE: u32 = 256;
@@ -71,17 +72,11 @@ enum Meaning {
 
 impl Follower {
     pub(super) fn follow(&mut self, direction: Direction, segment: &Segment<'_>, out: &mut impl FnMut(Exchange)) {
-        let Segment { at, thread, position, octets, missing, tail } = *segment;
-        // A tail longer than what it is the tail of would shift every position after it.
-        let tail = if tail.len() as u64 > missing { &[] } else { tail };
-        let end = position.plus(low(octets.len() as u64));
-        let piece = Piece { at, thread, octets, end, begins: true };
+        let (piece, behind) = segment.pieces();
         self.read(direction, piece, out);
-        if missing > 0 && self.over.is_none() {
-            let hidden = if missing == UNKNOWN { missing } else { missing - tail.len() as u64 };
-            self.pass(direction, hidden, at, out);
-            let end = end.plus(low(missing));
-            self.read(direction, Piece { octets: tail, end, begins: false, ..piece }, out);
+        if let Some((hidden, tail)) = behind.filter(|_| self.over.is_none()) {
+            self.pass(direction, hidden, segment.at, out);
+            self.read(direction, tail, out);
         }
     }
 
@@ -372,10 +367,4 @@ fn fragment<'a>(head: &FrameHead, payload: &'a [u8], cut: bool) -> Option<&'a [u
         kind::PUSH_PROMISE => fragment.get(4..),
         _ => Some(fragment),
     }
-}
-
-/// Positions are modulo 2^32.
-#[expect(clippy::cast_possible_truncation, reason = "only the low half counts")]
-const fn low(octets: u64) -> u32 {
-    octets as u32
 }

@@ -78,7 +78,7 @@ impl Stream {
     /// What it tells as a call of gRPC, if it is one.
     pub(super) fn grpc(&self) -> Option<Grpc> {
         let response = &self.response;
-        let asked = self.exchange.as_ref().and_then(|exchange| exchange.http.grpc);
+        let asked = self.exchange.as_ref().and_then(|exchange| exchange.message.grpc);
         // A status without anything else that says so is that of a call whose other fields are not known.
         let coding = response.coding.or(response.grpc_status.map(|_| Coding::Plain));
         let grpc = asked.or(coding.map(Grpc::new))?;
@@ -107,13 +107,13 @@ impl Stream {
         exchange.response_thread = response.start.map(|(_, thread)| thread);
         exchange.end = end.max(exchange.start);
         exchange.partial |= response.partial || request == Progress::Unknown;
-        exchange.http.status = response.status;
-        exchange.http.response_headers = response.headers;
-        exchange.http.grpc = grpc;
-        exchange.http.response_size = response.size;
-        exchange.http.response_body = response.content.filter(|_| response.end.is_some());
+        exchange.message.status = response.status;
+        exchange.message.response_headers = response.headers;
+        exchange.message.grpc = grpc;
+        exchange.message.response_size = response.size;
+        exchange.message.response_body = response.content.filter(|_| response.end.is_some());
         if request != Progress::Complete {
-            exchange.http.request_body = None;
+            exchange.message.request_body = None;
         }
         Some(exchange)
     }

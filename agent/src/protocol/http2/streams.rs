@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use agent_common::ids::{Direction, MonoNanos};
 
 use super::error::ErrorCode;
-use super::frames::{Content, Start};
+use super::frames::Content;
 use super::headers::ResponseHead;
 use super::stream::{Progress, Stream};
 use crate::protocol::grpc::Messages;
 use crate::protocol::http::{HttpMessage, Limits, Loss, Method, Stats, Version, operation, target, weight};
-use crate::protocol::{Begun, Coroutine, Exchange, Failure, Notice};
+use crate::protocol::piece::Start;
+use crate::protocol::{Begun, Coroutine, Course, Exchange, Failure, Notice};
 
 /// How long a stream that may have ended unseen is kept after its last octet, in nanoseconds.
 const PATIENCE: u64 = 10 * super::SECOND;
@@ -75,7 +76,7 @@ impl Streams {
     }
 
     pub(super) fn oldest_method(&self) -> Option<Method> {
-        self.open.values().find_map(|stream| stream.exchange.as_ref()).map(|exchange| exchange.http.method)
+        self.open.values().find_map(|stream| stream.exchange.as_ref()).map(|exchange| exchange.message.method)
     }
 
     pub(super) const fn highest(&self) -> u32 {
@@ -100,6 +101,8 @@ impl Streams {
             position: start.position,
             stream: Some(id),
             pipelined: false,
+
+            collected: false,
             operation: operation(&message),
             target: if message.target.is_empty() { unknown } else { target(&message) },
             target_text: message.target.clone(),
@@ -122,18 +125,20 @@ impl Streams {
         self.calls |= stream.messages.is_some();
         stream.last = at;
         stream.exchange = Some(Exchange {
-            number: self.number,
-            request_direction: direction,
-            request_thread: start.thread,
-            start: start.at,
-            position: start.position,
-            request_end: at,
-            response_start: None,
-            response_thread: None,
-            end: at,
-            failure: None,
-            partial,
-            http: message,
+            course: Course {
+                number: self.number,
+                request_direction: direction,
+                request_thread: start.thread,
+                start: start.at,
+                position: start.position,
+                request_end: at,
+                response_start: None,
+                response_thread: None,
+                end: at,
+                failure: None,
+                partial,
+            },
+            message,
         });
         if doubtful {
             stream.doubtful = true;
@@ -152,10 +157,10 @@ impl Streams {
 
     /// The first stream of a connection, whose request came by HTTP/1 and was told already; `complete`: all of it was seen.
     pub(super) fn resume(&mut self, mut exchange: Exchange, complete: bool) {
-        exchange.http.version = Version::Http2;
+        exchange.message.version = Version::Http2;
         (self.first, self.highest, self.number) = (1, 1, exchange.number);
         let mut stream = Stream::new(exchange.request_end);
-        stream.weight = weight(&exchange.http);
+        stream.weight = weight(&exchange.message);
         stream.request = if complete { Progress::Complete } else { Progress::Unknown };
         self.weight += stream.weight;
         stream.exchange = Some(exchange);
@@ -173,8 +178,8 @@ impl Streams {
         stream.last = at;
         let Some(exchange) = &mut stream.exchange else { return };
         exchange.request_end = at;
-        exchange.http.request_size = exchange.http.request_size.saturating_add(size);
-        exchange.http.request_body = sum(exchange.http.request_body, content);
+        exchange.message.request_size = exchange.message.request_size.saturating_add(size);
+        exchange.message.request_body = sum(exchange.message.request_body, content);
     }
 
     /// A request has ended.
@@ -396,7 +401,7 @@ impl Streams {
     fn cut(&mut self, id: u32, code: ErrorCode, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
         if let Some(stream) = self.open.get_mut(&id)
             && let Some(exchange) = &stream.exchange
-            && let Some(grpc) = &exchange.http.grpc
+            && let Some(grpc) = &exchange.message.grpc
         {
             let status = code.grpc_status(grpc, at.since(exchange.start));
             stream.response.grpc_status = stream.response.grpc_status.or(status);

@@ -11,8 +11,11 @@ impl ApiKey {
     pub const METADATA: Self = Self(3);
     pub const CONTROLLED_SHUTDOWN: Self = Self(7);
     pub const OFFSET_COMMIT: Self = Self(8);
+    pub const OFFSET_FETCH: Self = Self(9);
     pub const FIND_COORDINATOR: Self = Self(10);
     pub const JOIN_GROUP: Self = Self(11);
+    pub const HEARTBEAT: Self = Self(12);
+    pub const SYNC_GROUP: Self = Self(14);
     pub const SASL_HANDSHAKE: Self = Self(17);
     pub const API_VERSIONS: Self = Self(18);
     pub const INIT_PRODUCER_ID: Self = Self(22);
@@ -35,6 +38,20 @@ impl ApiKey {
     #[must_use]
     pub fn is_flexible(self, version: i16) -> bool {
         self.row().is_some_and(|row| version >= row.flexible)
+    }
+
+    /// Whether only members of a consumer group make such calls.
+    #[must_use]
+    pub const fn is_of_consumer(self) -> bool {
+        matches!(
+            self,
+            Self::OFFSET_COMMIT
+                | Self::OFFSET_FETCH
+                | Self::JOIN_GROUP
+                | Self::HEARTBEAT
+                | Self::SYNC_GROUP
+                | Self::CONSUMER_GROUP_HEARTBEAT
+        )
     }
 
     /// The version of a request's header (`RequestHeader.json`): 0 has no client id, 2 has tagged fields behind it.

@@ -7,6 +7,11 @@ pub struct ErrorCode(pub i16);
 impl ErrorCode {
     pub const NONE: Self = Self(0);
 
+    #[must_use]
+    pub fn is_none(self) -> bool {
+        self == Self::NONE
+    }
+
     /// The code's name in the protocol guide; `None` of a code that is newer than this table.
     #[must_use]
     pub fn name(self) -> Option<&'static str> {

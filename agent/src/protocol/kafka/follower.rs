@@ -134,14 +134,7 @@ impl Follower {
     /// The connection is gone; a direction that ended before it was told by [`Self::end`]. Everything outstanding ends.
     pub fn close(&mut self, at: MonoNanos, end: End, out: &mut impl FnMut(Exchange)) {
         let served = self.request_direction == Some(Direction::Ingress);
-        let failure = match end {
-            End::Reset { .. } => Failure::Reset,
-            End::TimedOut => Failure::TimedOut,
-            // Who closed first is to blame. Without a FIN from the peer it was the observed process.
-            End::Closed if self.responses_ended => Failure::ServerClosed,
-            End::Closed if served && !self.requests_ended => Failure::ServerClosed,
-            End::Closed => Failure::ClientClosed,
-        };
+        let failure = Failure::of_end(end, served, self.requests_ended, self.responses_ended);
         self.release_all(out);
         self.abort_request(at, out);
         self.fail(failure, at, out);
@@ -155,7 +148,9 @@ impl Follower {
             Direction::Ingress => &self.ingress,
         };
         let skip = if self.over.is_none() && self.hold.is_empty() { lane.skippable() } else { 0 };
-        Want { skip: Some(skip).filter(|skip| *skip > WORTH_SKIPPING).and_then(NonZeroU64::new), lean: false }
+        let skip = Some(skip).filter(|skip| *skip > WORTH_SKIPPING).and_then(NonZeroU64::new);
+        // A broker's side tells how long its calls take, and nothing of what they move.
+        Want { skip, lean: false, whole: self.request_direction == Some(Direction::Egress) }
     }
 
     /// Requests without a complete response.
@@ -214,6 +209,10 @@ impl Follower {
 
     pub(super) fn record_limits(&self) -> records::RecordLimits {
         let Config { content, decompressed, partition_contexts, key, .. } = *self.config;
+        if self.request_direction == Some(Direction::Ingress) {
+            // Of a broker's messages only numbers are told.
+            return records::RecordLimits { content, decompressed, contexts: 0, key: 0 };
+        }
         records::RecordLimits { content, decompressed, contexts: partition_contexts, key }
     }
 

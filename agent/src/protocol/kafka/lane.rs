@@ -1,14 +1,11 @@
 //! Where one direction stands: between messages, in one, or lost.
 
-use agent_common::ids::{MonoNanos, Seq};
-
 use super::api::ApiKey;
 use super::collect::Collector;
 use super::message::Body;
-use super::pending::Start;
 use super::walk::{State as WalkState, Walk};
 use super::wire::Reader;
-use crate::protocol::Thread;
+use crate::protocol::piece::Start;
 
 /// A message is no longer than this, without its size: brokers take 100 MiB by default.
 pub(super) const LONGEST: u32 = 512 << 20;
@@ -16,33 +13,6 @@ pub(super) const LONGEST: u32 = 512 << 20;
 const CLIENT_ID: usize = 255;
 /// Octets before the client id: size, key, version, correlation id, length.
 const CLIENT_ID_AT: usize = 14;
-
-/// Octets of one direction that follow each other, all of one call.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Piece<'a> {
-    pub(super) at: MonoNanos,
-    pub(super) thread: Thread,
-    pub(super) octets: &'a [u8],
-    /// The position behind them.
-    pub(super) end: Seq,
-    /// They begin where a call does.
-    pub(super) begins: bool,
-}
-
-impl<'a> Piece<'a> {
-    /// Where the next octet stands.
-    pub(super) fn start(&self) -> Start {
-        let left = u32::try_from(self.octets.len()).unwrap_or(u32::MAX);
-        Start { at: self.at, thread: self.thread, position: Seq(self.end.0.wrapping_sub(left)) }
-    }
-
-    pub(super) fn take(&mut self, most: u64) -> &'a [u8] {
-        let here = usize::try_from(most).unwrap_or(usize::MAX).min(self.octets.len());
-        let (taken, rest) = self.octets.split_at(here);
-        self.octets = rest;
-        taken
-    }
-}
 
 /// The head of a request (`RequestHeader.json`), without its tagged fields.
 #[derive(Clone, Debug)]
@@ -110,8 +80,14 @@ pub fn begins_request(octets: &[u8]) -> Option<bool> {
     }
 }
 
+/// Whether a call in the middle of a connection may begin a request: it has a request's head, or its size alone, as those who
+/// read that first take it.
+pub fn may_begin_request(octets: &[u8]) -> bool {
+    octets.len() >= size_of::<u32>() && begins_request(octets).unwrap_or(octets.first() == Some(&0))
+}
+
 /// As many octets tell whether a request begins.
-pub(super) const BEGINNING: usize = CLIENT_ID_AT + CLIENT_ID;
+pub(in crate::protocol) const BEGINNING: usize = CLIENT_ID_AT + CLIENT_ID;
 
 /// The body of a message, as far as it is looked at.
 #[derive(Debug)]

@@ -2,39 +2,14 @@
 
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos, Seq};
-
 use super::api::ApiKey;
 use super::error::ErrorCode;
 use super::records::Records;
 use super::topics::TopicId;
-use crate::protocol::{Failure, Thread};
+use crate::protocol::context::TraceContext;
 
-/// A request with its response, or with the reason why there is none. As [`crate::protocol::Exchange`], but of Kafka.
-#[derive(Clone, Debug)]
-pub struct Exchange {
-    /// Counts the requests of its connection, from 1.
-    pub number: u32,
-    /// The way the request went: egress means that the observed process is the client.
-    pub request_direction: Direction,
-    /// The thread that sent or received the request's first octet.
-    pub request_thread: Thread,
-    /// The request's first octet, that of its size: when, and at which position of its direction.
-    pub start: MonoNanos,
-    pub position: Seq,
-    /// The request's last octet.
-    pub request_end: MonoNanos,
-    /// The response's first octet.
-    pub response_start: Option<MonoNanos>,
-    pub response_thread: Option<Thread>,
-    /// The response's last octet; where there was none, when the exchange ended.
-    pub end: MonoNanos,
-    /// Why there is no response, when one was due. A request to `Produce` with `acks` 0 has none, and no failure.
-    pub failure: Option<Failure>,
-    /// Something of it was not seen, or could not be read. What is given is right; what is not, unknown.
-    pub partial: bool,
-    pub kafka: Call,
-}
+/// A request with its response, or with the reason why there is none.
+pub type Exchange = crate::protocol::Exchange<Call>;
 
 /// A call of Kafka's protocol. Texts are unknown when they are longer than 512 octets or no UTF-8.
 #[derive(Clone, Debug)]
@@ -115,6 +90,24 @@ pub struct Facts {
     pub partitions_left_out: u32,
 }
 
+impl Facts {
+    /// Whether all partitions together have one record.
+    #[must_use]
+    pub fn is_one_record(&self) -> bool {
+        let one = |partition: &Partition| partition.records.as_ref().is_some_and(|records| records.count == Some(1));
+        self.partitions_left_out == 0 && matches!(&*self.partitions, [only] if one(only))
+    }
+
+    /// The trace context that all records have, when it is one.
+    #[must_use]
+    pub fn common_context(&self) -> Option<&TraceContext> {
+        let mut all =
+            self.partitions.iter().map(|partition| partition.records.as_ref().and_then(Records::common_context));
+        let first = all.next()??;
+        all.all(|context| context == Some(first)).then_some(first)
+    }
+}
+
 /// A topic as messages name it: by name, or by id (KIP-516).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topic {
@@ -136,4 +129,35 @@ pub struct Partition {
     pub log_start_offset: Option<i64>,
     /// Of `Produce` and `Fetch`.
     pub records: Option<Records>,
+}
+
+impl Partition {
+    /// Whether a response to `Fetch` has brought records of it that were asked for.
+    #[must_use]
+    pub fn has_brought(&self) -> bool {
+        let Some(records) = &self.records else { return false };
+        let ends_before = self.offset.zip(records.last_offset).is_some_and(|(asked, last)| last < asked);
+        !ends_before && records.count.map_or(records.size > 0, |count| count > 0)
+    }
+
+    /// The offset of the first record that was asked for, as far as it is known: of a topic that is compacted, it may be later.
+    #[must_use]
+    pub fn first_brought(&self) -> Option<i64> {
+        let first = self.records.as_ref()?.first_offset?;
+        Some(self.offset.map_or(first, |asked| first.max(asked)))
+    }
+
+    /// How many of the records that a response to `Fetch` has brought were asked for.
+    #[must_use]
+    pub fn count_brought(&self) -> Option<u64> {
+        let records = self.records.as_ref()?;
+        let (count, first) = (records.count?, records.first_offset?);
+        let before = self.offset.map_or(0, |asked| asked.saturating_sub(first));
+        if before <= 0 {
+            return Some(count);
+        }
+        // Where offsets are left out it is not known how many records those before are.
+        let dense = records.last_offset?.checked_sub(first)?.checked_add(1)?;
+        (u64::try_from(dense) == Ok(count)).then(|| count.saturating_sub(before.unsigned_abs()))
+    }
 }

@@ -42,9 +42,12 @@ mod wire;
 pub use self::api::ApiKey;
 pub use self::error::ErrorCode;
 pub use self::follower::Follower;
-pub use self::lane::begins_request;
+pub(super) use self::lane::BEGINNING;
+pub use self::lane::{begins_request, may_begin_request};
 pub use self::message::{Body, Call, Exchange, Facts, Partition, Topic};
-pub use self::records::{Compression, Producer, RecordContext, Records};
+pub use self::records::{BatchHead, Compression, Producer, RecordContext, Records};
+#[cfg(test)]
+pub(crate) use self::tests::sample;
 pub use self::topics::{TopicId, Topics};
 use super::http::Limits;
 

@@ -9,9 +9,10 @@ use super::api::ApiKey;
 use super::follower::Follower;
 use super::lane::{Content, Known, Lane, Message, RequestHead};
 use super::message::{Body, Call, Exchange, Facts, Topic};
-use super::pending::{Request, Start, merge};
+use super::pending::{Request, merge};
 use crate::protocol::http::Loss;
-use crate::protocol::{Begun, Coroutine, Failure, Notice};
+use crate::protocol::piece::Start;
+use crate::protocol::{Begun, Coroutine, Course, Failure, Notice};
 
 /// Octets of a message's size.
 const SIZE: u64 = 4;
@@ -166,11 +167,14 @@ impl Follower {
         }
     }
 
+    /// Tells of a request that something may have caused: messages that a client sends. Polls, heartbeats and the like are made
+    /// by clients on their own.
     fn begin(&mut self, direction: Direction, request: &Request) {
+        if request.api != ApiKey::PRODUCE || direction != Direction::Egress {
+            return;
+        }
         let first = request.facts.partitions.first();
         let topic = first.and_then(|partition| self.name(&partition.topic)).unwrap_or_default();
-        let context =
-            first.and_then(|partition| partition.records.as_ref()).and_then(|records| records.contexts.first());
         let mut hasher = DefaultHasher::new();
         (request.api, &topic).hash(&mut hasher);
         let target = hasher.finish();
@@ -186,11 +190,12 @@ impl Follower {
             position,
             stream: None,
             pipelined: self.pending.len() > 0,
+            collected: !request.facts.is_one_record(),
             operation: fold(target),
             target,
             target_text: topic,
             request_id: None,
-            context: context.map(|context| context.context.clone()),
+            context: request.facts.common_context().cloned(),
         }));
     }
 
@@ -234,18 +239,20 @@ impl Follower {
         let Request { api, version, correlation_id, client_id, start, end, size, body, facts, .. } = request;
         self.stats.exchanges += 1;
         out(Exchange {
-            number: request.number,
-            request_direction,
-            request_thread: start.thread,
-            start: start.at,
-            position: start.position,
-            request_end: end,
-            response_start,
-            response_thread,
-            end: at.max(start.at),
-            failure,
-            partial: [body, response_body].iter().any(|body| matches!(body, Body::Cut | Body::Invalid)),
-            kafka: Call {
+            course: Course {
+                number: request.number,
+                request_direction,
+                request_thread: start.thread,
+                start: start.at,
+                position: start.position,
+                request_end: end,
+                response_start,
+                response_thread,
+                end: at.max(start.at),
+                failure,
+                partial: [body, response_body].iter().any(|body| matches!(body, Body::Cut | Body::Invalid)),
+            },
+            message: Call {
                 api,
                 version,
                 correlation_id,

@@ -2,19 +2,11 @@
 
 use std::collections::VecDeque;
 
-use agent_common::ids::{MonoNanos, Seq};
+use agent_common::ids::MonoNanos;
 
 use super::api::ApiKey;
 use super::message::{Body, Facts, Partition, Topic};
-use crate::protocol::Thread;
-
-/// Where a message began.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Start {
-    pub(super) at: MonoNanos,
-    pub(super) thread: Thread,
-    pub(super) position: Seq,
-}
+use crate::protocol::piece::Start;
 
 #[derive(Debug)]
 pub(super) struct Request {
@@ -54,7 +46,8 @@ fn weight(partition: &Partition) -> usize {
     let states = contexts.map(|context| 96 + context.context.trace_state.as_ref().map_or(0, |state| state.len()));
     // The name is shared by the partitions of a topic, but may be of one alone.
     let Partition { topic: Topic { name, .. }, .. } = partition;
-    size_of::<Partition>() + name.as_ref().map_or(0, |name| name.len()) + states.sum::<usize>()
+    let heads = partition.records.as_ref().map_or(0, |records| size_of_val(&*records.heads));
+    size_of::<Partition>() + heads + name.as_ref().map_or(0, |name| name.len()) + states.sum::<usize>()
 }
 
 /// In the order in which they were sent: a broker answers in that order.

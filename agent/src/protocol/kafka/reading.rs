@@ -5,13 +5,13 @@ use agent_common::ids::{Direction, MonoNanos};
 use super::api::ApiKey;
 use super::collect::{CollectLimits, Collector};
 use super::follower::Follower;
-use super::lane::{self, BEGINNING, Content, Head, Known, LONGEST, Message, Piece, RequestHead, State};
+use super::lane::{self, BEGINNING, Content, Head, Known, LONGEST, Message, RequestHead, State};
 use super::message::{Body, Exchange};
-use super::pending::Start;
 use super::schema::Schema;
 use super::walk::Walk;
 use crate::protocol::http::{Limits, Loss};
-use crate::protocol::{IgnoreReason, Segment, UNKNOWN};
+use crate::protocol::piece::{Piece, Start, low};
+use crate::protocol::{IgnoreReason, Segment};
 
 /// So many segments without a message, and a connection of which no beginning was seen does not speak Kafka.
 const PATIENCE: u32 = 256;
@@ -60,19 +60,13 @@ impl Follower {
     }
 
     fn feed(&mut self, direction: Direction, segment: &Segment<'_>, out: &mut impl FnMut(Exchange)) {
-        let Segment { at, thread, position, octets, missing, tail } = *segment;
-        // A tail longer than what it is the tail of would shift every position after it.
-        let tail = if tail.len() as u64 > missing { &[] } else { tail };
-        let end = position.plus(low(octets.len() as u64));
-        let piece = Piece { at, thread, octets, end, begins: true };
+        let (piece, behind) = segment.pieces();
         if let Some(rest) = self.read(direction, piece, out) {
             return self.hold.push(&Segment { position: rest.start().position, octets: rest.octets, ..*segment });
         }
-        if missing > 0 && self.over.is_none() {
-            let hidden = if missing == UNKNOWN { missing } else { missing - tail.len() as u64 };
-            self.pass(direction, hidden, at, out);
-            let end = end.plus(low(missing));
-            if let Some(rest) = self.read(direction, Piece { octets: tail, end, begins: false, ..piece }, out) {
+        if let Some((hidden, tail)) = behind.filter(|_| self.over.is_none()) {
+            self.pass(direction, hidden, segment.at, out);
+            if let Some(rest) = self.read(direction, tail, out) {
                 let position = rest.start().position;
                 self.hold.push(&Segment { position, octets: rest.octets, missing: 0, tail: &[], ..*segment });
             }
@@ -365,10 +359,4 @@ fn content(api: ApiKey, version: i16, response: bool, limits: CollectLimits, len
     };
     let walk = Walk::new(fields, version, api.is_flexible(version), tags, length);
     Content::Walked(Box::new((walk, Collector::new(api, response, limits))))
-}
-
-/// Positions are modulo 2^32.
-#[expect(clippy::cast_possible_truncation, reason = "only the low half counts")]
-const fn low(octets: u64) -> u32 {
-    octets as u32
 }

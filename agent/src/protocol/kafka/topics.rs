@@ -24,6 +24,15 @@ pub struct Topics {
     inner: Mutex<Inner>,
 }
 
+/// Names kept by default: some 4 MiB at most.
+const MOST: usize = 16 * 1024;
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self::new(MOST)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     /// `None`: told with different names.

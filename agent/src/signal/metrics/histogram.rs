@@ -5,7 +5,7 @@ use agent_common::ids::UnixNanos;
 use crate::signal::span::{SpanId, TraceId};
 
 /// Upper bounds of durations in nanoseconds: those that the semantic conventions advise for
-/// `http.server.request.duration` and `http.client.request.duration`.
+/// `http.server.request.duration`, `http.client.request.duration` and `messaging.client.operation.duration`.
 pub(super) const DURATION: [u64; 14] = [
     5_000_000,
     10_000_000,
@@ -27,6 +27,28 @@ pub(super) const DURATION: [u64; 14] = [
 pub(super) const DURATION_SECONDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
+/// Upper bounds of the time messages wait, in nanoseconds: the same and on to an hour, since a queue may be there for that.
+pub(super) const WAIT: [u64; 20] = {
+    let mut bounds = [0; 20];
+    let (durations, longer) = bounds.split_at_mut(DURATION.len());
+    durations.copy_from_slice(&DURATION);
+    longer.copy_from_slice(&[
+        30_000_000_000,
+        60_000_000_000,
+        120_000_000_000,
+        300_000_000_000,
+        900_000_000_000,
+        3_600_000_000_000,
+    ]);
+    bounds
+};
+
+/// The same in seconds.
+pub(super) const WAIT_SECONDS: [f64; 20] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0,
+    3600.0,
+];
+
 /// Upper bounds of body sizes in octets. The conventions advise none; the first is for messages without content.
 pub(super) const SIZE: [u64; 12] =
     [0, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20];
@@ -36,7 +58,8 @@ pub(super) const SIZE: [u64; 12] =
 #[derive(Clone, Debug)]
 pub(super) struct Histogram<const N: usize> {
     pub(super) counts: [u64; N],
-    pub(super) sum: u64,
+    /// Wide enough for sizes that peers claim, and for days that millions of messages have waited.
+    pub(super) sum: u128,
 }
 
 impl<const N: usize> Default for Histogram<N> {
@@ -48,17 +71,20 @@ impl<const N: usize> Default for Histogram<N> {
 impl<const N: usize> Histogram<N> {
     /// Counts `value` in the first bucket whose bound is not below it; gives that bucket's index.
     pub(super) fn observe(&mut self, bounds: &[u64], value: u64) -> usize {
+        self.observe_all(bounds, value, 1)
+    }
+
+    /// The same for `count` values alike.
+    pub(super) fn observe_all(&mut self, bounds: &[u64], value: u64, count: u64) -> usize {
         let bucket = bounds.partition_point(|bound| *bound < value);
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count += 1;
+        if let Some(counted) = self.counts.get_mut(bucket) {
+            *counted = counted.saturating_add(count);
         }
-        // Sizes are what peers claim.
-        self.sum = self.sum.saturating_add(value);
+        self.sum = self.sum.saturating_add(u128::from(value) * u128::from(count));
         bucket
     }
 }
 
-pub(super) type Durations = Histogram<{ DURATION.len() + 1 }>;
 pub(super) type Sizes = Histogram<{ SIZE.len() + 1 }>;
 
 /// A duration with the span that had it: the last one of each bucket.
@@ -99,8 +125,8 @@ impl Exemplars {
     clippy::cast_precision_loss,
     reason = "whole nanoseconds up to 104 days, and far finer than it matters beyond"
 )]
-pub(super) fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
+pub(super) fn seconds(nanos: impl Into<u128>) -> f64 {
+    nanos.into() as f64 / 1e9
 }
 
 #[cfg(test)]
@@ -109,11 +135,12 @@ mod tests {
 
     #[test]
     fn bounds_rise_and_agree_and_are_inclusive() {
-        assert!(DURATION.is_sorted() && SIZE.is_sorted());
-        for (nanos, second) in DURATION.iter().zip(DURATION_SECONDS) {
+        assert!(DURATION.is_sorted() && WAIT.is_sorted() && SIZE.is_sorted());
+        let waits = WAIT.iter().zip(WAIT_SECONDS);
+        for (nanos, second) in DURATION.iter().zip(DURATION_SECONDS).chain(waits) {
             assert_eq!(seconds(*nanos), second);
         }
-        let mut durations = Durations::default();
+        let mut durations = Histogram::<15>::default();
         for (index, bound) in DURATION.iter().enumerate() {
             assert_eq!(durations.observe(&DURATION, *bound), index);
             assert_eq!(durations.observe(&DURATION, bound + 1), index + 1);
@@ -123,6 +150,6 @@ mod tests {
         assert_eq!(sizes.observe(&SIZE, 0), 0);
         assert_eq!(sizes.observe(&SIZE, u64::MAX), 12);
         assert_eq!(sizes.observe(&SIZE, 1), 1);
-        assert_eq!(sizes.sum, u64::MAX, "no overflow");
+        assert_eq!(sizes.sum, u128::from(u64::MAX) + 1, "no overflow");
     }
 }

@@ -1,11 +1,12 @@
-//! The HTTP and gRPC instruments: names, units and descriptions as the semantic conventions have them.
+//! The instruments of HTTP, gRPC and messaging: names, units and descriptions as the semantic conventions have them.
 
 use opentelemetry_semantic_conventions::metric;
 
 use super::exposition::{Family, MetricKind};
-use super::histogram::{DURATION_SECONDS, SIZE, seconds};
+use super::histogram::{DURATION_SECONDS, Exemplars, SIZE, Sizes, WAIT_SECONDS, seconds};
+use super::labels::{Sort, What};
 use super::levels::Level;
-use super::series::Series;
+use super::series::{Series, Timed, Values};
 use crate::signal::span::Kind;
 
 /// A name, unit and description, and the family that Prometheus knows it as.
@@ -24,6 +25,9 @@ pub(super) enum Measure {
     CallDuration,
     RequestBody,
     ResponseBody,
+    /// Of calls of messaging.
+    OperationDuration,
+    TimeInQueue,
 }
 
 /// A histogram of a series.
@@ -33,8 +37,7 @@ pub(super) struct Distribution<'a> {
     pub(super) counts: &'a [u64],
     /// In the unit of export.
     pub(super) sum: f64,
-    /// The series, when its exemplars are about this measure.
-    pub(super) exemplars: Option<&'a Series>,
+    pub(super) exemplars: Option<&'a Exemplars>,
 }
 
 const fn histogram(name: &'static str, unit: &'static str, family: &'static str, help: &'static str) -> Instrument {
@@ -42,11 +45,22 @@ const fn histogram(name: &'static str, unit: &'static str, family: &'static str,
     Instrument { name, unit, family: Family { name: family, help, kind: MetricKind::Histogram, unit: Some(unit_word) } }
 }
 
-const fn level(name: &'static str, unit: &'static str, family: &'static str, help: &'static str) -> Instrument {
-    Instrument { name, unit, family: Family { name: family, help, kind: MetricKind::Gauge, unit: None } }
+const fn number(
+    kind: MetricKind,
+    name: &'static str,
+    unit: &'static str,
+    family: &'static str,
+    help: &'static str,
+) -> Instrument {
+    Instrument { name, unit, family: Family { name: family, help, kind, unit: None } }
 }
 
-pub(super) const HISTOGRAMS: [(Kind, Measure, Instrument); 8] = [
+const fn level(name: &'static str, unit: &'static str, family: &'static str, help: &'static str) -> Instrument {
+    number(MetricKind::Gauge, name, unit, family, help)
+}
+
+/// The conventions have no calls that a broker serves, and no time in queues, so these are ours.
+pub(super) const HISTOGRAMS: [(Kind, Measure, Instrument); 11] = [
     (
         Kind::Server,
         Measure::Duration,
@@ -127,6 +141,69 @@ pub(super) const HISTOGRAMS: [(Kind, Measure, Instrument); 8] = [
             "Size of HTTP client response bodies.",
         ),
     ),
+    (
+        Kind::Client,
+        Measure::OperationDuration,
+        histogram(
+            metric::MESSAGING_CLIENT_OPERATION_DURATION,
+            "s",
+            "messaging_client_operation_duration_seconds",
+            "Duration of messaging operation initiated by a producer or consumer client.",
+        ),
+    ),
+    (
+        Kind::Server,
+        Measure::OperationDuration,
+        histogram(
+            "remora.messaging.server.operation.duration",
+            "s",
+            "remora_messaging_server_operation_duration_seconds",
+            "Duration of messaging operation served by a broker.",
+        ),
+    ),
+    (
+        Kind::Client,
+        Measure::TimeInQueue,
+        histogram(
+            "remora.messaging.time_in_queue",
+            "s",
+            "remora_messaging_time_in_queue_seconds",
+            "Time from when a message was sent to when a consumer received it.",
+        ),
+    ),
+];
+
+/// The instruments of series that are one number, all of them of clients. The conventions have no lag, so that one is ours.
+pub(super) const NUMBERS: [(Sort, Instrument); 3] = [
+    (
+        Sort::Sent,
+        number(
+            MetricKind::Counter,
+            metric::MESSAGING_CLIENT_SENT_MESSAGES,
+            "{message}",
+            "messaging_client_sent_messages",
+            "Number of messages producer attempted to send to the broker.",
+        ),
+    ),
+    (
+        Sort::Consumed,
+        number(
+            MetricKind::Counter,
+            metric::MESSAGING_CLIENT_CONSUMED_MESSAGES,
+            "{message}",
+            "messaging_client_consumed_messages",
+            "Number of messages that were delivered to the application.",
+        ),
+    ),
+    (
+        Sort::Lag,
+        level(
+            "remora.messaging.consumer.lag",
+            "{message}",
+            "remora_messaging_consumer_lag",
+            "Number of messages of a partition that a consumer group has not received yet.",
+        ),
+    ),
 ];
 
 /// Whether an instrument is about a level.
@@ -174,24 +251,36 @@ pub(super) const LEVELS: [(IsAbout, Instrument); 4] = [
 
 /// What a series has of a measure; `None` when no value was ever known.
 pub(super) fn distribution(series: &Series, measure: Measure) -> Option<Distribution<'_>> {
-    let sizes = match measure {
-        Measure::Duration | Measure::CallDuration
-            if series.labels.is_grpc() == matches!(measure, Measure::CallDuration) =>
-        {
-            return Some(Distribution {
-                bounds: &DURATION_SECONDS,
-                counts: &series.durations.counts,
-                sum: seconds(series.durations.sum),
-                exemplars: Some(series),
-            });
+    match (measure, &series.values) {
+        (Measure::Duration | Measure::CallDuration, Values::Exchange { durations, .. }) => {
+            let is_grpc = matches!(series.labels.what, What::Grpc { .. });
+            (is_grpc == matches!(measure, Measure::CallDuration)).then(|| timed(durations, &DURATION_SECONDS))
         }
-        Measure::Duration | Measure::CallDuration => return None,
-        Measure::RequestBody => series.request_body.as_deref()?,
-        Measure::ResponseBody => series.response_body.as_deref()?,
-    };
+        (Measure::RequestBody, Values::Exchange { request_body, .. }) => request_body.as_deref().map(sized),
+        (Measure::ResponseBody, Values::Exchange { response_body, .. }) => response_body.as_deref().map(sized),
+        (Measure::OperationDuration, Values::Operation(durations)) => Some(timed(durations, &DURATION_SECONDS)),
+        (Measure::TimeInQueue, Values::Wait(waits)) => Some(timed(waits, &WAIT_SECONDS)),
+        _ => None,
+    }
+}
+
+fn timed<'a, const N: usize>(timed: &'a Timed<N>, bounds: &'static [f64]) -> Distribution<'a> {
+    let Timed { histogram, exemplars } = timed;
+    Distribution { bounds, counts: &histogram.counts, sum: seconds(histogram.sum), exemplars: Some(exemplars) }
+}
+
+fn sized(sizes: &Sizes) -> Distribution<'_> {
     #[expect(clippy::cast_precision_loss, reason = "octets up to 8 PiB are exact")]
     let sum = sizes.sum as f64;
-    Some(Distribution { bounds: &SIZE_BOUNDS, counts: &sizes.counts, sum, exemplars: None })
+    Distribution { bounds: &SIZE_BOUNDS, counts: &sizes.counts, sum, exemplars: None }
+}
+
+/// The number that a series of a sort is.
+pub(super) fn value(series: &Series, sort: Sort) -> Option<u64> {
+    match series.values {
+        Values::Count(value) | Values::Lag { messages: value, .. } if series.labels.what.sort() == sort => Some(value),
+        _ => None,
+    }
 }
 
 /// `SIZE` in the type of export.
@@ -216,7 +305,8 @@ mod tests {
     #[test]
     fn families_follow_from_instruments() {
         let histograms = HISTOGRAMS.iter().map(|(_, _, instrument)| instrument);
-        for instrument in histograms.chain(LEVELS.iter().map(|(_, instrument)| instrument)) {
+        let numbers = NUMBERS.iter().map(|(_, instrument)| instrument);
+        for instrument in histograms.chain(numbers).chain(LEVELS.iter().map(|(_, instrument)| instrument)) {
             let suffix = match instrument.unit {
                 "s" => "_seconds",
                 "By" => "_bytes",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use opentelemetry_semantic_conventions::attribute as key;
 
-use super::series::Server;
+use super::labels::Server;
 use crate::protocol::http::Method;
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http;

@@ -1,4 +1,5 @@
-//! HTTP metrics of all exchanges, whatever the sampling of spans, by the stable semantic conventions for HTTP metrics.
+//! Metrics of all exchanges, whatever the sampling of spans, by the semantic conventions: the stable ones for HTTP, those
+//! for RPC and for messaging.
 //!
 //! A series belongs to a **service**, not to a process: forking servers and restarts neither multiply series nor set
 //! them back. Prometheus gets the service's name as a label on each series, since that is what people select by, and
@@ -7,7 +8,9 @@
 mod exposition;
 mod histogram;
 mod instrument;
+mod labels;
 mod levels;
+mod messaging;
 mod otlp;
 pub mod own;
 mod prometheus;
@@ -21,21 +24,25 @@ use agent_common::ids::UnixNanos;
 use rustc_hash::FxHashMap;
 
 pub use self::exposition::{Exposition, Family, Format, Labels, MetricKind, Number};
+pub use self::labels::Server;
 pub use self::levels::Connection;
-pub use self::series::{Observation, Server};
+pub use self::messaging::{Lag, Messages, MessagingCall, Queued};
+pub use self::series::Observation;
 pub use self::window::Recent;
 
 use self::levels::Level;
-use self::service::{Identity, KINDS, Overflows, Service};
+use self::service::{Identity, KINDS, Room, Service};
 use super::resource::Resource;
 use super::span::Kind;
 
-/// How much the registry may take: a set of attributes 0.5 KiB, up to 0.9 KiB with exemplars, and a service with both its
-/// sides in use 25 KiB. With the defaults that is at most 2 MiB for the series and 3 MiB for the services. What is dear is
-/// the text of a scrape, 11 KiB for a set of attributes or 22 MiB in all, so that is what the default is made for.
+/// How much the registry may take: a set of attributes 0.4 KiB, of HTTP with sizes 0.6 KiB, up to 1.4 KiB with exemplars in all
+/// buckets, and a service with both its sides in use 25 KiB. With the defaults that is at most 3 MiB for the series and 3 MiB
+/// for the services. What is dear is the text of a scrape, of HTTP 11 KiB for a set of attributes or 22 MiB in all, so that is
+/// what the default is made for.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Sets of attributes in all; each is a series of three histograms, 47 samples in a scrape.
+    /// Sets of attributes in all. Of HTTP each is a series of three histograms, 47 samples in a scrape; of messaging one of a
+    /// histogram, 17 or 23 samples, or a number.
     pub series: usize,
     /// The same of one service, so that one cannot take the room of all others.
     pub series_per_service: usize,
@@ -56,18 +63,15 @@ impl Default for Limits {
 /// scrapes, so that the last values arrive.
 const KEPT: u64 = 5 * 60 * 1_000_000_000;
 
-/// All HTTP metrics. One owner; time comes in as an argument.
+/// All metrics of what is observed. One owner; time comes in as an argument.
 pub struct Registry {
-    limits: Limits,
     services: Vec<Service>,
     by_identity: FxHashMap<Identity, usize>,
     /// By `Resource::id`. A process counts as gone once nobody else holds its resource.
     processes: FxHashMap<u64, (Weak<Resource>, usize)>,
     /// Stands for the services that found no room.
     others: Service,
-    /// Series that may still be made.
-    room: usize,
-    overflows: Overflows,
+    room: Room,
 }
 
 /// What the registry holds and what its limits cost since its start.
@@ -76,10 +80,12 @@ pub struct RegistryStats {
     pub services: u64,
     /// Sets of attributes.
     pub series: u64,
-    /// Exchanges counted without their attributes.
+    /// Exchanges, calls and batches of messages counted without their attributes.
     pub series_overflow: u64,
-    /// Exchanges and connections counted without their server.
+    /// The same, and connections, counted without their server.
     pub server_overflow: u64,
+    /// Lags of partitions left out.
+    pub lag_overflow: u64,
 }
 
 /// The requests that one service answered (server) or made (client).
@@ -100,13 +106,11 @@ impl Registry {
     #[must_use]
     pub fn new(limits: Limits, start: UnixNanos) -> Self {
         Self {
-            limits,
             services: Vec::new(),
             by_identity: FxHashMap::default(),
             processes: FxHashMap::default(),
             others: Service::new(None, None, start),
-            room: limits.series,
-            overflows: Overflows::default(),
+            room: Room::new(limits),
         }
     }
 
@@ -114,10 +118,8 @@ impl Registry {
     pub fn observe(&mut self, observation: &Observation<'_>) {
         // What is cumulative begins before its first value.
         let begin = UnixNanos(observation.at.0.saturating_sub(observation.duration_nanos));
-        let index = self.service(observation.resource, begin);
-        let Self { limits, services, others, room, overflows, .. } = self;
-        let service = index.and_then(|index| services.get_mut(index)).unwrap_or(others);
-        service.observe(observation, limits, room, overflows);
+        let (service, room) = self.service(observation.resource, begin);
+        service.observe(observation, room);
     }
 
     /// Sets what is going on at the moment. Called before a scrape or an export with all connections that are open.
@@ -127,8 +129,7 @@ impl Registry {
             service.levels.values_mut().for_each(|level| *level = 0);
         }
         for connection in connections {
-            let index = self.service(connection.resource, now);
-            let service = index.and_then(|index| self.services.get_mut(index)).unwrap_or(&mut self.others);
+            let (service, room) = self.service(connection.resource, now);
             if let Some((method, requests)) = connection.in_flight {
                 let level = Level::requests(connection.kind, method, connection.scheme);
                 *service.levels.entry(level).or_default() += u64::from(requests);
@@ -137,8 +138,8 @@ impl Registry {
             let level = match connection.kind {
                 Kind::Server => Level::ServerConnections { active },
                 Kind::Client => {
-                    let server = connection.server.filter(|server| service.admits(server, &self.limits));
-                    self.overflows.servers += u64::from(server.is_none() && connection.server.is_some());
+                    let server = connection.server.filter(|server| service.admits(server, &room.limits));
+                    room.overflows.servers += u64::from(server.is_none() && connection.server.is_some());
                     if let Some(server) = server {
                         service.admit(server);
                     }
@@ -149,8 +150,17 @@ impl Registry {
         }
     }
 
-    /// Forgets the services whose processes are all gone and that were idle for five minutes. Worth a call a minute.
+    /// Forgets the services whose processes are all gone and that were idle for five minutes, and lags that were not heard
+    /// of for that long. Worth a call a minute.
     pub fn sweep(&mut self, now: UnixNanos) {
+        for service in &mut self.services {
+            service.forget_lags(UnixNanos(now.0.saturating_sub(KEPT)));
+        }
+        self.forget_services(now);
+        self.room.left_by(&self.services);
+    }
+
+    fn forget_services(&mut self, now: UnixNanos) {
         self.processes.retain(|_, (resource, _)| resource.strong_count() > 0);
         let mut alive = vec![false; self.services.len()];
         for (_, index) in self.processes.values() {
@@ -180,8 +190,6 @@ impl Registry {
         };
         self.processes.retain(|_, (_, index)| new(index));
         self.by_identity.retain(|_, index| new(index));
-        let used: usize = self.services.iter().map(Service::len).sum();
-        self.room = self.limits.series.saturating_sub(used);
     }
 
     #[must_use]
@@ -189,8 +197,9 @@ impl Registry {
         RegistryStats {
             services: self.services.len() as u64,
             series: self.services.iter().map(|service| service.len() as u64).sum(),
-            series_overflow: self.overflows.series,
-            server_overflow: self.overflows.servers,
+            series_overflow: self.room.overflows.series,
+            server_overflow: self.room.overflows.servers,
+            lag_overflow: self.room.overflows.lags,
         }
     }
 
@@ -214,15 +223,22 @@ impl Registry {
         all
     }
 
+    /// A resource's service, made if need be, or what stands for it when there is no room; and what services may take.
+    fn service(&mut self, resource: &Arc<Resource>, now: UnixNanos) -> (&mut Service, &mut Room) {
+        let index = self.index(resource, now);
+        let service = index.and_then(|index| self.services.get_mut(index)).unwrap_or(&mut self.others);
+        (service, &mut self.room)
+    }
+
     /// The index of a resource's service, made if need be; `None` when there is no room for it.
-    fn service(&mut self, resource: &Arc<Resource>, now: UnixNanos) -> Option<usize> {
+    fn index(&mut self, resource: &Arc<Resource>, now: UnixNanos) -> Option<usize> {
         if let Some((_, index)) = self.processes.get(&resource.id) {
             return Some(*index);
         }
         let identity = Identity::of(resource);
         let index = match self.by_identity.get(&identity) {
             Some(index) => *index,
-            None if self.services.len() >= self.limits.services => return None,
+            None if self.services.len() >= self.room.limits.services => return None,
             None => {
                 let index = self.services.len();
                 self.services.push(Service::new(Some(identity.clone()), Some(resource), now));
@@ -230,7 +246,7 @@ impl Registry {
                 index
             }
         };
-        if self.processes.len() < self.limits.processes {
+        if self.processes.len() < self.room.limits.processes {
             self.processes.insert(resource.id, (Arc::downgrade(resource), index));
         }
         Some(index)

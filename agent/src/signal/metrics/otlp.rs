@@ -1,4 +1,4 @@
-//! The HTTP metrics as OTLP: cumulative, one resource per service.
+//! The metrics as OTLP: cumulative, one resource per service.
 
 use agent_common::ids::UnixNanos;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -12,13 +12,15 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_semantic_conventions::attribute as key;
 
 use super::Registry;
-use super::histogram::seconds;
-use super::instrument::{HISTOGRAMS, Instrument, LEVELS, Measure, distribution};
+use super::exposition::MetricKind;
+use super::histogram::{Exemplars, seconds};
+use super::instrument::{HISTOGRAMS, Instrument, LEVELS, Measure, NUMBERS, distribution, value};
 use super::series::Series;
 use super::service::Service;
 use crate::signal::attribute::AttributeSink;
 use crate::signal::http::SCHEMA_URL;
 use crate::signal::resource::Value;
+use crate::signal::span::Kind;
 
 /// Data points in one request, each at most some 2 KiB: receivers refuse messages of more than 4 MiB by default.
 const POINTS: usize = 1_000;
@@ -30,7 +32,7 @@ const SCOPE: &str = "remora";
 const UNKNOWN_SERVICE: &str = "unknown_service";
 
 impl Registry {
-    /// All HTTP metrics at `now`, in as many requests as their size asks for; none when there is nothing.
+    /// All metrics at `now`, in as many requests as their size asks for; none when there is nothing.
     ///
     /// Values are cumulative since their service was first seen. The agent's own metrics are not among them.
     #[must_use]
@@ -45,22 +47,22 @@ impl Registry {
                     metric::Data::Histogram(Histogram { data_points: points, aggregation_temporality })
                 });
             }
+            for (sort, instrument) in &NUMBERS {
+                let points = service.of_kind(Kind::Client).filter_map(|series| {
+                    let mut attributes = Attributes::default();
+                    let value = value(series, *sort)?;
+                    series.labels.attributes(&mut attributes);
+                    Some(number(service, attributes, value, now))
+                });
+                requests.put(instrument, points, |points| sum(instrument, points));
+            }
             for (is_of, instrument) in &LEVELS {
                 let points = service.levels.iter().filter(|(level, _)| is_of(level)).map(|(level, value)| {
                     let mut attributes = Attributes::default();
                     level.attributes(&mut attributes);
-                    NumberDataPoint {
-                        attributes: attributes.0,
-                        start_time_unix_nano: service.start.0,
-                        time_unix_nano: now.0,
-                        value: i64::try_from(*value).ok().map(number_data_point::Value::AsInt),
-                        ..NumberDataPoint::default()
-                    }
+                    number(service, attributes, *value, now)
                 });
-                requests.put(instrument, points, |points| {
-                    let aggregation_temporality = AggregationTemporality::Cumulative.into();
-                    metric::Data::Sum(Sum { data_points: points, aggregation_temporality, is_monotonic: false })
-                });
+                requests.put(instrument, points, |points| sum(instrument, points));
             }
         }
         requests.all
@@ -157,7 +159,7 @@ fn histogram(service: &Service, series: &Series, measure: Measure, now: UnixNano
     let distribution = distribution(series, measure)?;
     let mut attributes = Attributes::default();
     series.labels.attributes(&mut attributes);
-    let exemplars = distribution.exemplars.into_iter().flat_map(|series| series.exemplars.iter());
+    let exemplars = distribution.exemplars.into_iter().flat_map(Exemplars::iter);
     Some(HistogramDataPoint {
         attributes: attributes.0,
         start_time_unix_nano: service.start.0,
@@ -177,6 +179,23 @@ fn histogram(service: &Service, series: &Series, measure: Measure, now: UnixNano
             .collect(),
         ..HistogramDataPoint::default()
     })
+}
+
+fn number(service: &Service, attributes: Attributes, value: u64, now: UnixNanos) -> NumberDataPoint {
+    NumberDataPoint {
+        attributes: attributes.0,
+        start_time_unix_nano: service.start.0,
+        time_unix_nano: now.0,
+        value: i64::try_from(value).ok().map(number_data_point::Value::AsInt),
+        ..NumberDataPoint::default()
+    }
+}
+
+/// A counter only grows; what is a gauge to Prometheus is a counter that goes both ways.
+fn sum(instrument: &Instrument, data_points: Vec<NumberDataPoint>) -> metric::Data {
+    let is_monotonic = instrument.family.kind == MetricKind::Counter;
+    let aggregation_temporality = AggregationTemporality::Cumulative.into();
+    metric::Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic })
 }
 
 /// Attributes in OTLP's form.

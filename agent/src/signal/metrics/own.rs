@@ -155,14 +155,18 @@ const SLOWEST_OVERFLOW: Family = counter(
     "remora_slowest_overflow",
     "Requests that could not be among the slowest of their route since there are too many routes.",
 );
-const SERIES: Family = gauge("remora_series", "Sets of attributes that HTTP metrics are kept for.");
-const SERIES_OVERFLOW: Family =
-    counter("remora_series_overflow", "Exchanges counted without their attributes since there are too many series.");
+const SERIES: Family = gauge("remora_series", "Sets of attributes that metrics are kept for.");
+const SERIES_OVERFLOW: Family = counter(
+    "remora_series_overflow",
+    "Exchanges, calls and batches of messages counted without their attributes since there are too many series.",
+);
+const LAG_OVERFLOW: Family =
+    counter("remora_lag_overflow", "Lags of partitions that were left out since there are too many series.");
 const SERVER_OVERFLOW: Family = counter(
     "remora_server_overflow",
-    "Exchanges and connections counted without their server since there are too many.",
+    "Exchanges, calls, batches of messages and connections counted without their server since there are too many.",
 );
-const SERVICES: Family = gauge("remora_services", "Services that HTTP metrics are kept for.");
+const SERVICES: Family = gauge("remora_services", "Services that metrics are kept for.");
 const CPU: Family =
     with_unit(counter("remora_process_cpu_seconds", "Processor time used by the agent, user and system."), "seconds");
 const RESIDENT: Family =
@@ -220,6 +224,7 @@ impl Own {
         to.one(&SLOWEST_OVERFLOW, self.slowest_overflow)?;
         to.one(&SERIES, self.registry.series)?;
         to.one(&SERIES_OVERFLOW, self.registry.series_overflow)?;
+        to.one(&LAG_OVERFLOW, self.registry.lag_overflow)?;
         to.one(&SERVER_OVERFLOW, self.registry.server_overflow)?;
         to.one(&SERVICES, self.registry.services)?;
         to.one(&CPU, self.cpu_seconds)?;

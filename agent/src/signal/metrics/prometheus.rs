@@ -1,4 +1,4 @@
-//! The HTTP metrics in Prometheus' formats.
+//! The metrics in Prometheus' formats.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,9 +6,10 @@ use std::fmt;
 use super::Registry;
 use super::exposition::{BucketExemplar, Exposition, Family, Labels, MetricKind, label_name};
 use super::histogram::seconds;
-use super::instrument::{HISTOGRAMS, LEVELS, distribution};
+use super::instrument::{HISTOGRAMS, LEVELS, NUMBERS, distribution, value};
 use super::service::Service;
 use crate::signal::resource::Value;
+use crate::signal::span::Kind;
 
 const TARGET: Family = Family {
     name: "target",
@@ -22,7 +23,7 @@ const TARGET_LABELS: usize = 64;
 const TARGET_VALUE: usize = 1024;
 
 impl Registry {
-    /// Writes all HTTP metrics and `target_info`; the caller writes what else there is, and the end.
+    /// Writes all metrics and `target_info`; the caller writes what else there is, and the end.
     ///
     /// # Errors
     /// Only those of the exposition's output.
@@ -47,7 +48,7 @@ impl Registry {
                     identify(service, &mut labels);
                     series.labels.attributes(&mut labels);
                     let exemplar = |bucket| {
-                        let exemplar = distribution.exemplars?.exemplars.of(bucket)?;
+                        let exemplar = distribution.exemplars?.of(bucket)?;
                         Some(BucketExemplar {
                             trace_id: exemplar.trace_id,
                             span_id: exemplar.span_id,
@@ -57,6 +58,21 @@ impl Registry {
                     };
                     let (bounds, counts, sum) = (distribution.bounds, distribution.counts, distribution.sum);
                     exposition.histogram(&labels, bounds, counts, sum, exemplar)?;
+                }
+            }
+        }
+        for (sort, instrument) in &NUMBERS {
+            let mut begun = false;
+            for service in services() {
+                for series in service.of_kind(Kind::Client) {
+                    let Some(value) = value(series, *sort) else { continue };
+                    if !begun {
+                        exposition.family(&instrument.family)?;
+                        begun = true;
+                    }
+                    identify(service, &mut labels);
+                    series.labels.attributes(&mut labels);
+                    exposition.labelled(&labels, value)?;
                 }
             }
         }

@@ -121,7 +121,7 @@ fn new_span_ids_in_the_trace_of_a_request_tell_it_too() {
     }
     let (kept, gone) = ((false, false), (true, true));
     assert_eq!(left_out, [kept, kept, (false, true), gone, gone], "three are needed");
-    bench.traces.exited(Tgid(MIDDLE));
+    bench.traces.exited(Tgid(MIDDLE), &mut bench.out);
     assert_eq!(bench.calls_on(MIDDLE, 9, context(9, 9), context(9, 109)), kept, "another process of that number");
 }
 

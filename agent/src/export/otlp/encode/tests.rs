@@ -9,7 +9,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::export::fixture::{self, Collected};
-use crate::signal::span::Kind;
+use crate::signal::span::{Kind, SpanKind};
 
 /// What the generated structures say of `spans`.
 pub(in crate::export) fn expected(spans: &[&Span]) -> ExportTraceServiceRequest {
@@ -45,8 +45,10 @@ fn expected_span(span: &Span) -> ProtoSpan {
         flags: span.flags,
         name: span.name.to_string(),
         kind: match span.kind {
-            Kind::Server => 2,
-            Kind::Client => 3,
+            SpanKind::Server => 2,
+            SpanKind::Client => 3,
+            SpanKind::Producer => 4,
+            SpanKind::Consumer => 5,
         },
         start_time_unix_nano: span.start.0,
         end_time_unix_nano: span.end.0,

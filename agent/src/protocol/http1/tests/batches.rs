@@ -80,7 +80,7 @@ fn four_batches_are_enough() {
     // The join comes before a batch: it and the next three are not told.
     let mut bench = watch(false, &calls[first[3]..], &[Sight::Whole], false);
     let pairs: Vec<_> = all.into_iter().flat_map(|batch| batch.pairs).collect();
-    assert_eq!(bench.out.first().map(|exchange| &*exchange.http.target), Some("/56"));
+    assert_eq!(bench.out.first().map(|exchange| &*exchange.message.target), Some("/56"));
     assert_eq!(check_truth(&mut bench, &pairs, &truth).unwrap(), 5 * 8);
 }
 
@@ -175,7 +175,7 @@ proptest! {
         let pairs: Vec<_> = batches.iter().flat_map(|batch| batch.pairs.clone()).collect();
         let mut bench = watch(false, &rest, &[Sight::Whole], false);
         let told: std::collections::HashSet<usize> =
-            bench.out.iter().map(|exchange| exchange.http.target.trim_start_matches('/').parse().unwrap()).collect();
+            bench.out.iter().map(|exchange| exchange.message.target.trim_start_matches('/').parse().unwrap()).collect();
         check_truth(&mut bench, &pairs, &truth)?;
         for id in certain..pairs.len() {
             prop_assert!(told.contains(&id), "{id} is missing of {told:?}, certain from {certain}");

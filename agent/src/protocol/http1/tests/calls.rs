@@ -27,7 +27,7 @@ fn call(requests: &[u8], responses: &[u8]) -> Grpc {
     let mut bench = Bench::new(true);
     requests.chunks(7).for_each(|octets| _ = bench.feed(Q, octets));
     responses.chunks(7).for_each(|octets| _ = bench.feed(R, octets));
-    bench.out.pop().unwrap().http.grpc.unwrap()
+    bench.out.pop().unwrap().message.grpc.unwrap()
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn large_messages_are_left_out_up_to_the_next_head() {
     bench.feed(R, head).feed(R, &content[..100]);
     assert_eq!(bench.follower.want(R).skip.map(u64::from), Some(9005 - 100));
     bench.gap(R, Some(9005 - 100)).feed(R, &content[9005..]);
-    let told = bench.out[0].http.grpc.unwrap();
+    let told = bench.out[0].message.grpc.unwrap();
     assert_eq!((told.status, told.responses), (Some(0), Some(1)));
 }
 
@@ -75,6 +75,6 @@ fn other_content_is_no_call() {
     for kind in ["application/grpc", "application/json"] {
         let mut bench = Bench::new(true);
         bench.feed(Q, ask(kind, b"")).feed(R, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!(bench.out[0].http.grpc, None);
+        assert_eq!(bench.out[0].message.grpc, None);
     }
 }

@@ -59,7 +59,7 @@ fn details_of_an_exchange() {
     assert_eq!(exchange.response_thread.unwrap().tid, Tid(2));
     let times = [Some(exchange.start), Some(exchange.request_end), exchange.response_start, Some(exchange.end)];
     assert_eq!(times.map(|at| at.unwrap().0 / MS), [1, 2, 3, 5]);
-    let http = exchange.http;
+    let http = exchange.message;
     assert_eq!((http.host.as_deref(), http.user_agent.as_deref()), (Some("example"), Some("curl/8")));
     assert_eq!(http.request_headers, [("x-one".into(), vec!["1".into(), "2".into()])]);
     assert_eq!(http.response_headers, [("x-two".into(), vec!["b".into()])]);

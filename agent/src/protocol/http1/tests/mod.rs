@@ -134,7 +134,7 @@ pub(super) fn response(id: u32) -> String {
 
 /// `METHOD target status|- request body/response body [failure] [partial]`
 pub(super) fn line(exchange: &Exchange) -> String {
-    let http = &exchange.http;
+    let http = &exchange.message;
     let known = |number: Option<u64>| number.map_or("?".into(), |number| number.to_string());
     let method = http.method_original.clone().unwrap_or_else(|| format!("{:?}", http.method).to_uppercase().into());
     let status = http.status.map_or("-".into(), |status| status.to_string());

@@ -229,7 +229,7 @@ pub(super) fn check_truth(bench: &mut Bench, pairs: &[Pair], truth: &[Truth]) ->
     let count = bench.out.len();
     let mut newest = None;
     for exchange in &bench.out {
-        let http = &exchange.http;
+        let http = &exchange.message;
         let what = line(exchange);
         let id: usize = http.target.trim_start_matches('/').parse().unwrap();
         prop_assert!(newest < Some(id), "out of order: {what}");

@@ -30,7 +30,7 @@ fn message(size: u32) -> Vec<u8> {
 
 /// Status and messages of each call, in the order in which they ended.
 fn told(bench: &Bench) -> Vec<(Option<u32>, Option<u32>, Option<u32>)> {
-    let grpc = |exchange: &Exchange| exchange.http.grpc.map(|grpc| (grpc.status, grpc.requests, grpc.responses));
+    let grpc = |exchange: &Exchange| exchange.message.grpc.map(|grpc| (grpc.status, grpc.requests, grpc.responses));
     bench.out.iter().map(|exchange| grpc(exchange).expect("a call")).collect()
 }
 
@@ -45,7 +45,7 @@ fn statuses() {
     bench.feed(R, [data(1, &message(0), false), server.headers(1, &[("grpc-status", "0")], true)].concat());
     bench.feed(R, server.headers(3, &[(":status", "200"), ("grpc-status", "12"), ("grpc-message", "no")], true));
     bench.feed(R, server.status(5, "200", true));
-    let statuses: Vec<_> = bench.out.iter().map(|exchange| exchange.http.grpc.map(|grpc| grpc.status)).collect();
+    let statuses: Vec<_> = bench.out.iter().map(|exchange| exchange.message.grpc.map(|grpc| grpc.status)).collect();
     assert_eq!(statuses, [Some(Some(0)), Some(Some(12)), None]);
 }
 
@@ -79,7 +79,7 @@ fn messages_are_counted() {
         requests.chunks(piece).for_each(|octets| _ = bench.feed(Q, octets));
         responses.chunks(piece).for_each(|octets| _ = bench.feed(R, octets));
         assert_eq!(told(&bench), [(Some(0), Some(3), Some(2)), (Some(5), Some(1), Some(0))], "{piece}");
-        assert_eq!(bench.out[0].http.request_body, Some(20_018));
+        assert_eq!(bench.out[0].message.request_body, Some(20_018));
     }
 }
 
@@ -130,7 +130,7 @@ fn calls_that_are_cut() {
         (None, Some(0), Some(0)),
     ];
     assert_eq!(told(&bench), expected);
-    assert_eq!(bench.out[0].http.grpc.unwrap().timeout, Some(30 * MS));
+    assert_eq!(bench.out[0].message.grpc.unwrap().timeout, Some(30 * MS));
     assert_eq!(bench.out[3].failure, Some(Failure::Stream(ErrorCode(5))));
 }
 
@@ -143,5 +143,5 @@ fn the_status_of_grpc_web_stands_in_the_content() {
     bench.feed(R, [server.headers(1, &[(":status", "200"), web], false), data(1, &message(9), false)].concat());
     bench.feed(R, data(1, &trailers, true));
     let expected = Grpc { status: Some(7), requests: Some(1), responses: Some(1), ..Grpc::new(Coding::Web) };
-    assert_eq!(bench.out[0].http.grpc, Some(expected));
+    assert_eq!(bench.out[0].message.grpc, Some(expected));
 }

@@ -26,7 +26,7 @@ fn a_request_and_its_response() {
     assert!(bench.out.is_empty());
     bench.feed(R, server.headers(1, &[("checksum", "1")], true));
     let exchange = bench.out.pop().unwrap();
-    let http = &exchange.http;
+    let http = &exchange.message;
     assert_eq!((http.method, &*http.target, http.status), (Method::Post, "/a?b=c", Some(404)));
     assert_eq!((http.host.as_deref(), http.version), (Some("h"), crate::protocol::http::Version::Http2));
     assert_eq!((http.request_body, http.response_body), (Some(5), Some(300)));
@@ -56,8 +56,8 @@ fn streams_end_in_any_order() {
     assert_eq!(numbers, (1..=100).collect::<Vec<_>>());
     for exchange in &bench.out {
         let i = exchange.number - 1;
-        assert_eq!(&*exchange.http.target, format!("/{i}"));
-        assert_eq!(exchange.http.status, Some(if i % 2 == 0 { 200 } else { 500 }));
+        assert_eq!(&*exchange.message.target, format!("/{i}"));
+        assert_eq!(exchange.message.status, Some(if i % 2 == 0 { 200 } else { 500 }));
     }
 }
 
@@ -91,7 +91,7 @@ fn blocks_in_pieces_with_padding_and_priority() {
     bench.feed(R, [server.status(2, "200", true), server.status(1, "200", false)].concat());
     bench.feed(R, frame(kind::DATA, flag::PADDED | flag::END_STREAM, 1, &[&[4][..], b"body", &[0; 4]].concat()));
     assert_eq!(bench.told(), [(Method::Get, "/long", Some(200))]);
-    assert_eq!(bench.out[0].http.response_body, Some(4));
+    assert_eq!(bench.out[0].message.response_body, Some(4));
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn streams_that_are_ended() {
     bench.feed(R, server.status(5, "200", true));
     bench.feed(R, goaway(7, 0));
     bench.feed(R, server.status(7, "200", true));
-    let failures: Vec<_> = bench.out.iter().map(|exchange| (&*exchange.http.target, exchange.failure)).collect();
+    let failures: Vec<_> = bench.out.iter().map(|exchange| (&*exchange.message.target, exchange.failure)).collect();
     let stream = |code| Some(Failure::Stream(ErrorCode(code)));
     assert_eq!(failures, [("/0", stream(8)), ("/1", stream(2)), ("/2", None), ("/4", stream(7)), ("/3", None)]);
 }
@@ -117,7 +117,7 @@ fn a_server_that_has_enough() {
     assert!(bench.out.is_empty(), "the request may go on");
     bench.feed(R, reset(1, 0));
     assert_eq!(bench.told(), [(Method::Post, "/upload", Some(413))]);
-    assert_eq!((bench.out[0].failure, bench.out[0].http.request_body), (None, None));
+    assert_eq!((bench.out[0].failure, bench.out[0].message.request_body), (None, None));
     assert!(!bench.out[0].partial, "all that was sent was seen");
 }
 
@@ -161,7 +161,7 @@ fn content_is_passed_by_its_length() {
     bench.gap(R, skip as u64);
     bench.at(R, 90 * MS, &rest[skip..skip + 20], (rest.len() - skip - 20) as u64);
     assert_eq!(bench.told(), [(Method::Get, "/big", Some(200))]);
-    assert_eq!((bench.out[0].http.response_body, bench.out[0].partial), (Some(26_000), false));
+    assert_eq!((bench.out[0].message.response_body, bench.out[0].partial), (Some(26_000), false));
 }
 
 #[test]

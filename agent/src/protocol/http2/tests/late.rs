@@ -22,7 +22,7 @@ fn the_first_request_has_a_span() {
     bench.feed(R, server.status(5, "200", true));
     assert_eq!(bench.told(), [(Method::Get, "/new", Some(200))]);
     assert!(bench.out[0].partial, "the authority is not known");
-    assert_eq!(bench.out[0].http.host, None);
+    assert_eq!(bench.out[0].message.host, None);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn joined_in_the_middle_of_a_response() {
     bench.feed(Q, window_update(0));
     bench.feed(R, [window_update(0), server.status(5, "200", false), data(5, b"1", true)].concat());
     assert_eq!(bench.told(), [(Method::Get, "/x", Some(200))]);
-    assert_eq!(bench.out[0].http.response_body, None, "the response's direction was not known when it began");
+    assert_eq!(bench.out[0].message.response_body, None, "the response's direction was not known when it began");
 }
 
 #[test]
@@ -164,5 +164,5 @@ fn a_connection_that_begins_after_all() {
     bench.feed(Q, [wire::PREFACE, &settings(&[]), &client.get(1, "/")].concat());
     bench.feed(R, [settings(&[(1, 1)]), server.status(1, "200", true), goaway(1, 0)].concat());
     assert_eq!(bench.told(), [(Method::Get, "/", Some(200))]);
-    assert_eq!(bench.out[0].http.host.as_deref(), Some("h"));
+    assert_eq!(bench.out[0].message.host.as_deref(), Some("h"));
 }

@@ -105,6 +105,9 @@ impl Bench {
 
     /// Method, target and status of each exchange, in the order in which they ended.
     pub(super) fn told(&self) -> Vec<(Method, &str, Option<u16>)> {
-        self.out.iter().map(|exchange| (exchange.http.method, &*exchange.http.target, exchange.http.status)).collect()
+        self.out
+            .iter()
+            .map(|exchange| (exchange.message.method, &*exchange.message.target, exchange.message.status))
+            .collect()
     }
 }

@@ -103,8 +103,8 @@ fn what_one_end_has_lost_the_other_tells() {
     assert_eq!(both.told()[CLIENT], expected);
     let out = &both.ends[SERVER].out;
     assert_eq!(both.told()[SERVER], expected);
-    assert!(out[1].partial && out[1].http.response_body.is_none(), "its end was not seen");
-    assert!(!out[2].partial && out[2].http.host.as_deref() == Some("h"));
+    assert!(out[1].partial && out[1].message.response_body.is_none(), "its end was not seen");
+    assert!(!out[2].partial && out[2].message.host.as_deref() == Some("h"));
     assert_eq!(both.ends[SERVER].stats.lost(Loss::Resynchronised), 1);
 }
 
@@ -151,7 +151,7 @@ fn fate() -> impl Strategy<Value = Fate> {
 
 /// What is told of a request is the truth.
 fn is_true(exchange: &Exchange, truth: &BTreeMap<u32, usize>, calls: &[Call]) -> Result<(), TestCaseError> {
-    let http = &exchange.http;
+    let http = &exchange.message;
     let id = truth.get(&exchange.position.0).copied();
     prop_assert!(id.is_some(), "no request begins there: {:?}", exchange);
     let id = id.unwrap_or_default();

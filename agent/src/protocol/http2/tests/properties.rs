@@ -98,7 +98,7 @@ fn pieces(all: &[(Direction, Vec<u8>)], cuts: &[(Index, Index)]) -> Vec<(Directi
 
 /// What is told of an exchange is right.
 fn is_right(exchange: &Exchange, calls: &[Call]) -> Result<(), TestCaseError> {
-    let http = &exchange.http;
+    let http = &exchange.message;
     if let Some((_, ids)) = http.response_headers.first() {
         let id: usize = ids[0].parse().unwrap();
         prop_assert!(http.target.is_empty() || *http.target == *path(id));
@@ -120,7 +120,7 @@ proptest! {
         for exchange in &whole.out {
             is_right(exchange, &calls)?;
             prop_assert!(!exchange.partial && exchange.failure.is_none());
-            prop_assert!(!exchange.http.response_headers.is_empty());
+            prop_assert!(!exchange.message.response_headers.is_empty());
         }
         let split = replay(true, &pieces(&all, &cuts));
         prop_assert_eq!(format!("{:?}", whole.out), format!("{:?}", split.out));

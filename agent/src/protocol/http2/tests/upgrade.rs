@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::wire::{PREFACE, data, settings};
 use super::*;
 use crate::protocol::http::Version;
-use crate::protocol::{Follower, IgnoreReason};
+use crate::protocol::{Exchanged, Follower, IgnoreReason};
 
 const ASK: &str = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n";
 const AGREE: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n";
@@ -17,8 +17,7 @@ fn run(segments: &[(Direction, Vec<u8>)]) -> (Vec<String>, Verdict, Stats) {
 
 /// The same, each at its time, which need not be that of its turn.
 fn run_in<'a>(segments: impl IntoIterator<Item = (u64, &'a (Direction, Vec<u8>))>) -> (Vec<String>, Verdict, Stats) {
-    let config = Config::default();
-    let mut follower = Follower::new(true, Arc::new(config));
+    let mut follower = Follower::new(true, Arc::default());
     let (mut out, mut stats, mut numbers) = (Vec::new(), Stats::default(), Vec::new());
     let mut verdict = Verdict::Follow;
     let mut positions = [Seq(0); 2];
@@ -26,7 +25,10 @@ fn run_in<'a>(segments: impl IntoIterator<Item = (u64, &'a (Direction, Vec<u8>))
         let (at, position) = (MonoNanos((at + 1) * MS), positions[*direction as usize]);
         positions[*direction as usize] = position.plus(octets.len() as u32);
         let segment = Segment { at, thread: Thread::default(), position, octets, missing: 0, tail: &[] };
-        verdict = follower.segment(*direction, segment, &mut |exchange| out.push(exchange));
+        verdict = follower.segment(*direction, segment, &mut |exchanged| match exchanged {
+            Exchanged::Http(exchange) => out.push(*exchange),
+            Exchanged::Kafka(exchange) => panic!("{exchange:?}"),
+        });
         stats += follower.take_stats();
         numbers.extend(follower.notices().filter_map(|notice| match notice {
             Notice::Begun(begun) => Some(begun.number),
@@ -36,7 +38,7 @@ fn run_in<'a>(segments: impl IntoIterator<Item = (u64, &'a (Direction, Vec<u8>))
     assert_eq!(numbers, (1..=stats.requests as u32).collect::<Vec<_>>(), "each is told once");
     assert_eq!(stats.requests, stats.exchanges + follower.outstanding() as u64 + stats.lost_requests());
     let line = |exchange: &Exchange| {
-        let http = &exchange.http;
+        let http = &exchange.message;
         let version = if http.version == Version::Http2 { 2 } else { 1 };
         let sizes = (http.request_body, http.response_body);
         let partial = if exchange.partial { " partial" } else { "" };

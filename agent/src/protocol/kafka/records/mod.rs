@@ -42,10 +42,36 @@ pub struct Records {
     pub first_key: Option<Box<[u8]>>,
     /// Of all batches: of how many records the headers were read.
     pub read: u64,
+    /// The first of the batches, those of the old formats left out.
+    pub heads: Vec<BatchHead>,
     /// Trace contexts in headers of records.
     pub contexts: Vec<RecordContext>,
     /// How many more there were in the batches that were read.
     pub contexts_left_out: u32,
+}
+
+/// Batches whose heads are kept.
+const HEADS: usize = 64;
+
+/// A batch as its head has it. Brokers store and hand out what they were sent, so this names a batch of messages: but for the
+/// offsets, which the checksum leaves out (KIP-98), and where a topic has the broker's times or compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHead {
+    /// Of the first record: in a request to `Produce` 0, as a rule, and the response tells it.
+    pub first_offset: i64,
+    pub last_offset: i64,
+    /// CRC-32C of what follows it.
+    pub checksum: u32,
+}
+
+impl Records {
+    /// The trace context that all records have, when it is one.
+    #[must_use]
+    pub fn common_context(&self) -> Option<&TraceContext> {
+        let first = &self.contexts.first()?.context;
+        let all = self.count == Some(self.contexts.len() as u64);
+        (all && self.contexts.iter().all(|other| other.context == *first)).then_some(first)
+    }
 }
 
 /// Who made a batch (KIP-98); known only for producers that are idempotent.

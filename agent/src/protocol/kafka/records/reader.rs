@@ -3,7 +3,7 @@
 use super::super::wire::Reader;
 use super::batch::Record;
 use super::compression::{Compression, Content};
-use super::{Producer, RecordContext, Records, legacy};
+use super::{BatchHead, HEADS, Producer, RecordContext, Records, legacy};
 use crate::protocol::context::ContextFields;
 
 /// What is looked at.
@@ -31,7 +31,7 @@ const CONTROL: i16 = 1 << 5;
 
 #[derive(Clone, Copy, Debug)]
 enum Head {
-    Batch { base: i64, last_delta: i32, records: u32, control: bool, compression: Option<Compression> },
+    Batch { base: i64, last_delta: i32, checksum: u32, records: u32, control: bool, compression: Option<Compression> },
     Message { offset: i64, magic: i8, compression: Option<Compression> },
 }
 
@@ -185,7 +185,7 @@ impl RecordReader {
             }
             return Some((Head::Message { offset, magic, compression }, length.checked_sub(counted as u64)?));
         }
-        let _checksum = reader.i32()?;
+        let checksum = reader.i32()?.cast_unsigned();
         let attributes = reader.i16()?;
         let last_delta = reader.i32()?;
         let (_base_timestamp, max_timestamp) = (reader.i64()?, reader.i64()?);
@@ -202,7 +202,7 @@ impl RecordReader {
             self.out.transactional = Some(attributes & TRANSACTIONAL != 0);
         }
         let control = attributes & CONTROL != 0;
-        let head = Head::Batch { base: offset, last_delta, records, control, compression };
+        let head = Head::Batch { base: offset, last_delta, checksum, records, control, compression };
         Some((head, length.checked_sub((BATCH_HEAD - UNCOUNTED) as u64)?))
     }
 
@@ -242,9 +242,13 @@ impl RecordReader {
         let content = std::mem::take(&mut self.content);
         let first = self.out.batches == 0;
         let (count, first_offset, last_offset) = match head {
-            Head::Batch { base, last_delta, records, control, compression } => {
+            Head::Batch { base, last_delta, checksum, records, control, compression } => {
                 if self.wants(head) {
                     self.records(&content, compression, base, records, first);
+                }
+                if !control && self.out.heads.len() < HEADS {
+                    let last_offset = base.saturating_add(last_delta.into());
+                    self.out.heads.push(BatchHead { first_offset: base, last_offset, checksum });
                 }
                 (Some(if control { 0 } else { u64::from(records) }), Some(base), base.checked_add(last_delta.into()))
             }

@@ -15,15 +15,27 @@ fn any_number_may_be_in_flight() {
     bench.feed(R, responses);
     assert_eq!(bench.out.len(), 5);
     for (id, exchange) in bench.out.iter().enumerate() {
-        assert_eq!(exchange.kafka.facts.group.as_deref(), Some(&*format!("group-{id}")));
+        assert_eq!(exchange.message.facts.group.as_deref(), Some(&*format!("group-{id}")));
         let error = if id == 3 { "REBALANCE_IN_PROGRESS" } else { "NONE" };
-        assert_eq!(exchange.kafka.facts.error.and_then(ErrorCode::name), Some(error));
+        assert_eq!(exchange.message.facts.error.and_then(ErrorCode::name), Some(error));
         assert_eq!(exchange.number as usize, id + 1);
         assert_eq!(exchange.start, MonoNanos((id as u64 + 1) * MS));
         assert_eq!(exchange.end, MonoNanos(6 * MS));
     }
-    let begun = |notice: &Notice| matches!(notice, Notice::Begun(begun) if begun.pipelined == (begun.number > 1));
-    assert!(bench.notices.len() == 5 && bench.notices.iter().all(begun));
+    assert!(bench.notices.is_empty(), "a client's own doing");
+}
+
+#[test]
+fn what_sends_messages_is_told_when_it_is_sent() {
+    for direction in [Q, R] {
+        let mut bench = Bench::new(true);
+        for id in 0..3 {
+            bench.feed(direction, produce(id, 1, &["orders"], &batch(2, 10)));
+        }
+        let begun = |notice: &Notice| matches!(notice, Notice::Begun(begun) if begun.pipelined == (begun.number > 1) && &*begun.target_text == "orders");
+        assert!(bench.notices.iter().all(begun));
+        assert_eq!(bench.notices.len(), if direction == Q { 3 } else { 0 }, "a broker serves nobody's trace");
+    }
 }
 
 /// What the client of Java does since 2.8, and brokers when they read.
@@ -36,14 +48,14 @@ fn size_head_and_body_may_come_apart() {
     let exchange = &bench.out[0];
     assert_eq!((exchange.start, exchange.position), (MonoNanos(MS), Seq(100)));
     assert_eq!((exchange.request_end, exchange.response_start), (MonoNanos(3 * MS), Some(MonoNanos(4 * MS))));
-    let partition = &exchange.kafka.facts.partitions[0];
+    let partition = &exchange.message.facts.partitions[0];
     let records = partition.records.as_ref().unwrap();
     assert_eq!(
         (partition.index, partition.offset, records.count, records.contexts.len()),
         (Some(5), Some(40), Some(2), 2)
     );
     assert_eq!(records.first_key.as_deref(), Some(&b"k"[..]));
-    let sizes = (exchange.kafka.request_size, exchange.kafka.response_size);
+    let sizes = (exchange.message.request_size, exchange.message.response_size);
     assert_eq!(sizes, (asked.len() as u64, Some(answered.len() as u64)));
 }
 
@@ -54,7 +66,7 @@ fn a_response_may_reach_us_before_its_request() {
     bench.at(R, 2 * MS, &heartbeat_response(0, 0), 0).at(Q, MS, &heartbeat(0, "a"), 0);
     bench.at(R, 5 * MS, &heartbeat_response(1, 0), 0).at(R, 6 * MS, &heartbeat_response(2, 27), 0);
     bench.at(Q, 3 * MS, &heartbeat(1, "b"), 0).at(Q, 4 * MS, &heartbeat(2, "c"), 0);
-    let error = |exchange: &Exchange| exchange.kafka.facts.error.unwrap().0;
+    let error = |exchange: &Exchange| exchange.message.facts.error.unwrap().0;
     assert_eq!(bench.out.iter().map(error).collect::<Vec<_>>(), [0, 0, 27]);
     assert_eq!(bench.losses(), []);
     bench.at = 7 * MS;
@@ -83,7 +95,7 @@ fn tokens_are_no_requests() {
     bench.feed(Q, sized(b"\0user\0secret")).feed(R, sized(b""));
     bench.feed(Q, heartbeat(2, "a")).feed(R, heartbeat_response(2, 0));
     assert_eq!(bench.told(), [("SaslHandshake", 0, OK, None), ("Heartbeat", 0, OK, None)]);
-    assert_eq!(bench.out[0].kafka.facts.mechanism.as_deref(), Some("PLAIN"));
+    assert_eq!(bench.out[0].message.facts.mechanism.as_deref(), Some("PLAIN"));
     assert!(!format!("{:?}", bench.out).contains("secret"));
     assert_eq!(bench.losses(), []);
 }
@@ -95,13 +107,13 @@ fn newer_versions_have_a_name_and_no_facts() {
     bench.feed(Q, request(1, 99, 2, b"what comes then")).feed(R, response(2, b"or here"));
     bench.feed(Q, request(20_000, 0, 3, b"?")).feed(R, response(3, b"!"));
     assert_eq!(bench.out.len(), 3);
-    let call = &bench.out[1].kafka;
+    let call = &bench.out[1].message;
     assert_eq!(
         (call.api.name(), call.version, call.request_body, call.response_body),
         (Some("Fetch"), 99, Body::Unread, Body::Unread)
     );
     assert_eq!((&call.facts, call.client_id.as_deref()), (&Facts::default(), Some("me")));
-    assert_eq!((bench.out[2].kafka.api.name(), bench.out[2].kafka.request_size), (None, 17));
+    assert_eq!((bench.out[2].message.api.name(), bench.out[2].message.request_size), (None, 17));
     assert_eq!(bench.losses(), []);
 }
 
@@ -123,7 +135,7 @@ fn errors_go_by_their_names() {
     let mut bench = Bench::new(true);
     bench.feed(Q, produce(2, -1, &["a", "b"], &batch(1, 3))).feed(R, produce_response(2, &["b", "a"], 6));
     assert_eq!(bench.told(), [("Produce", 3, Some("NOT_LEADER_OR_FOLLOWER"), None)]);
-    let partitions = &bench.out[0].kafka.facts.partitions;
+    let partitions = &bench.out[0].message.facts.partitions;
     assert!(partitions.iter().all(|partition| partition.error == Some(ErrorCode(6)) && partition.offset.is_none()));
 }
 
@@ -141,8 +153,8 @@ fn batches_are_counted_by_their_heads() {
     bench.at(Q, 3 * MS, &asked[70_000 + skip..second + 100], (records.len() - 100) as u64);
     bench.feed(R, produce_response(1, &["a", "b"], 0));
     let exchange = &bench.out[0];
-    assert!(!exchange.partial && exchange.kafka.request_body == Body::Whole);
-    for partition in &exchange.kafka.facts.partitions {
+    assert!(!exchange.partial && exchange.message.request_body == Body::Whole);
+    for partition in &exchange.message.facts.partitions {
         let records = partition.records.as_ref().unwrap();
         assert_eq!((records.count, records.read, partition.offset), (Some(3), 0, Some(40)));
     }
@@ -154,7 +166,7 @@ fn partitions_over_the_limit_are_counted() {
     let mut bench = Bench::with(true, config, Arc::new(Topics::new(1)));
     let topics = ["a", "b", "c", "d"];
     bench.feed(Q, produce(1, 1, &topics, &batch(1, 3))).feed(R, produce_response(1, &topics, 0));
-    let facts = &bench.out[0].kafka.facts;
+    let facts = &bench.out[0].message.facts;
     assert_eq!((facts.partitions.len(), facts.partitions_left_out), (2, 2));
 }
 

@@ -12,12 +12,12 @@ fn vectors_are_told_from_any_message_on() {
         let script = vector(&name);
         let mut whole = Bench::with(true, config(), Arc::clone(&topics));
         script.iter().for_each(|(direction, octets)| _ = whole.feed(*direction, octets));
-        let calls: Vec<String> = whole.out.iter().map(|exchange| format!("{:?}", exchange.kafka)).collect();
+        let calls: Vec<String> = whole.out.iter().map(|exchange| format!("{:?}", exchange.message)).collect();
         for from in 1..script.len() {
             let mut late = Bench::with(false, config(), Arc::clone(&topics));
             script[from..].iter().for_each(|(direction, octets)| _ = late.feed(*direction, octets));
             for exchange in &late.out {
-                assert!(calls.contains(&format!("{:?}", exchange.kafka)), "{name} from {from}: {exchange:?}");
+                assert!(calls.contains(&format!("{:?}", exchange.message)), "{name} from {from}: {exchange:?}");
             }
             let asked = script[from..].iter().filter(|(direction, _)| *direction == Q).count();
             assert!(late.out.len() + 2 >= asked, "{name} from {from}: {} of {asked}", late.out.len());
@@ -60,7 +60,7 @@ fn losses_cost_the_calls_they_hit() {
     // A response.
     bench.feed(Q, heartbeat(4, "a")).gap(R, None);
     bench.feed(Q, heartbeat(5, "a")).feed(R, heartbeat_response(5, 0));
-    assert_eq!(bench.out.iter().map(|exchange| exchange.kafka.correlation_id).collect::<Vec<_>>(), [1, 3, 5]);
+    assert_eq!(bench.out.iter().map(|exchange| exchange.message.correlation_id).collect::<Vec<_>>(), [1, 3, 5]);
     let losses = [("unanswered_request", 1), ("unmatched_response", 1), ("resynchronised", 2)];
     assert_eq!(bench.losses(), losses);
     // Inside of one, its end is known.
@@ -68,8 +68,8 @@ fn losses_cost_the_calls_they_hit() {
     bench.feed(Q, &asked[..40]).gap(Q, Some(asked.len() as u64 - 50)).feed(Q, &asked[asked.len() - 10..]);
     bench.feed(R, produce_response(6, &["orders"], 0));
     let last = bench.out.last().unwrap();
-    assert!(last.partial && last.kafka.request_body == Body::Cut && last.kafka.response_body == Body::Whole);
-    assert_eq!(last.kafka.facts.acks, Some(1));
+    assert!(last.partial && last.message.request_body == Body::Cut && last.message.response_body == Body::Whole);
+    assert_eq!(last.message.facts.acks, Some(1));
     assert_eq!(bench.losses(), losses);
 }
 

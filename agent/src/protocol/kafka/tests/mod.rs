@@ -16,6 +16,14 @@ use crate::protocol::{End, Failure, IgnoreReason, Notice, Segment, Thread, Verdi
 
 const MS: u64 = 1_000_000;
 
+/// A heartbeat and its answer.
+pub(crate) fn sample() -> Exchange {
+    let mut bench = Bench::new(true);
+    bench.feed(Q, b"\0\0\0\x16\0\x0c\0\0\0\0\0\0\0\x02me\0\x01g\0\0\0\x01\0\x01m");
+    bench.feed(R, b"\0\0\0\x06\0\0\0\0\0\0");
+    bench.out.remove(0)
+}
+
 /// The observed process is the client.
 const Q: Direction = Direction::Egress;
 const R: Direction = Direction::Ingress;
@@ -108,7 +116,7 @@ impl Bench {
     /// Name, version, error and failure of each exchange.
     fn told(&self) -> Vec<(&str, i16, Option<&str>, Option<Failure>)> {
         let told = |exchange: &Exchange| {
-            let call = &exchange.kafka;
+            let call = &exchange.message;
             let error = call.facts.error.and_then(ErrorCode::name);
             (call.api.name().unwrap(), call.version, error, exchange.failure)
         };

@@ -84,10 +84,11 @@ fn call_at_most(part: &Call, whole: &Call) -> bool {
 
 fn is_part_of(part: &Bench, whole: &Bench) -> Result<(), TestCaseError> {
     for exchange in &part.out {
-        let part = &exchange.kafka;
-        let of = |whole: &&Exchange| (whole.kafka.api, whole.kafka.correlation_id) == (part.api, part.correlation_id);
+        let part = &exchange.message;
+        let of =
+            |whole: &&Exchange| (whole.message.api, whole.message.correlation_id) == (part.api, part.correlation_id);
         let candidates: Vec<_> = whole.out.iter().filter(of).collect();
-        prop_assert!(candidates.iter().any(|whole| call_at_most(part, &whole.kafka)), "{part:#?}\n{candidates:#?}");
+        prop_assert!(candidates.iter().any(|whole| call_at_most(part, &whole.message)), "{part:#?}\n{candidates:#?}");
     }
     Ok(())
 }
