@@ -4,6 +4,7 @@
 //! finds out which protocol they are; that one's follower knows how its requests and responses pair up. [`tls`] reads what is
 //! said in the clear before octets are those of a protocol.
 
+pub mod amqp;
 pub mod context;
 mod follower;
 pub mod grpc;
