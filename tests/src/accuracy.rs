@@ -9,7 +9,7 @@ use std::ops::AddAssign;
 
 use crate::span::{CLIENT, SERVER, Span, Value};
 
-const TRUTH: &str = "http.request.header.x-truth";
+pub(crate) const TRUTH: &str = "http.request.header.x-truth";
 const PARENT: &str = "http.request.header.x-truth-parent";
 const METHOD: &str = "remora.link.method";
 /// Wrong links that are kept to be looked at.
@@ -244,7 +244,7 @@ impl<'a> Index<'a> {
 }
 
 /// The value of a captured header: a list of one.
-fn header<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(span: &'a Span, key: &str) -> Option<&'a str> {
     match span.attributes.get(key)? {
         Value::Str(value) => Some(value),
         Value::Array(values) => match values.first()? {
@@ -278,6 +278,7 @@ mod tests {
             span_id: format!("{kind}{truth}"),
             parent_span_id: parent.to_owned(),
             trace_state: String::new(),
+            links: Vec::new(),
             flags: 0,
             name: String::new(),
             kind,

@@ -196,9 +196,23 @@ impl Agent {
 
     /// Resident memory in octets.
     pub fn resident(&self) -> Result<u64> {
+        self.memory("VmRSS")
+    }
+
+    /// The most that it has been since the start, or since [`Agent::forget_peak`].
+    pub fn peak(&self) -> Result<u64> {
+        self.memory("VmHWM")
+    }
+
+    /// From now on the peak is that of what follows (5 in `clear_refs`, proc_pid_clear_refs(5)).
+    pub fn forget_peak(&self) -> Result<()> {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").context("the agent is gone")
+    }
+
+    fn memory(&self, name: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).context("the agent is gone")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
     /// SIGTERM; what it left behind. Fails unless it ends with 0 in time.

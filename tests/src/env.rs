@@ -42,6 +42,30 @@ pub fn java_grpc() -> PathBuf {
     workspace().join("target/fixtures/java-grpc")
 }
 
+/// The libraries of this version of Kafka.
+#[must_use]
+pub fn kafka(version: &str) -> PathBuf {
+    workspace().join("target/fixtures").join(format!("kafka-{version}/libs"))
+}
+
+/// Where the Java program with Kafka's client stands.
+#[must_use]
+pub fn java_kafka() -> PathBuf {
+    workspace().join("target/fixtures/java-kafka")
+}
+
+/// Where the Java program with RabbitMQ's client stands, with its libraries.
+#[must_use]
+pub fn java_rabbit() -> PathBuf {
+    workspace().join("target/fixtures/java-rabbit")
+}
+
+/// Debian's `rabbitmq-server` changes to a user of its own, and then starts this one.
+#[must_use]
+pub fn rabbitmq() -> PathBuf {
+    PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server")
+}
+
 /// The agent under test: `REMORA_BIN`, else the release build.
 #[must_use]
 pub fn remora() -> PathBuf {
@@ -87,6 +111,20 @@ pub fn missing(what: &[&str]) -> Option<String> {
             .or_else(|| absent(&built("grpc"), "gRPC for Go"))
             .or_else(|| absent(&java_grpc().join("Calls.class"), "gRPC for Java"))
             .or_else(|| missing(&["node", "java"])),
+        "topic" => absent(&kafka(crate::kafka::VERSIONS[0]), "Kafka's broker")
+            .or_else(|| absent(&fixture("node/node_modules/kafkajs"), "Kafka's client for Node"))
+            .or_else(|| absent(&venv("python3"), "the Python environment"))
+            .or_else(|| missing(&["node"]).or_else(|| missing_program("java"))),
+        "kafka" => absent(&java_kafka().join("Clients.class"), "Kafka's client for Java")
+            .or_else(|| crate::kafka::VERSIONS.iter().find_map(|version| absent(&kafka(version), "Kafka's broker")))
+            .or_else(|| absent(&built("kafka"), "Kafka's client for Go"))
+            .or_else(|| missing(&["topic", "java", "kcat"])),
+        "rabbit" => absent(&rabbitmq(), "RabbitMQ")
+            .or_else(|| absent(&java_rabbit().join("Rabbit.class"), "RabbitMQ's client for Java"))
+            .or_else(|| absent(&built("rabbit"), "RabbitMQ's client for Go"))
+            .or_else(|| absent(&fixture("node/node_modules/amqplib"), "RabbitMQ's client for Node"))
+            .or_else(|| absent(&venv("python3"), "the Python environment"))
+            .or_else(|| missing(&["epmd", "java", "node"])),
         "python" => absent(&python(), "Python"),
         program => missing_program(program),
     })

@@ -415,6 +415,7 @@ mod tests {
             span_id: "1".repeat(16),
             parent_span_id: String::new(),
             trace_state: String::new(),
+            links: Vec::new(),
             flags: 0,
             name: "GET /a".to_owned(),
             kind: SERVER,

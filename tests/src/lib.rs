@@ -16,21 +16,26 @@ pub mod fixture;
 pub mod grpc;
 pub mod hop;
 pub mod http;
+pub mod kafka;
 pub mod load;
 pub mod mesh;
+pub mod messages;
 pub mod metrics;
 pub mod names;
 pub mod netns;
 pub mod nginx;
+pub mod order;
 pub mod otlp;
 pub mod plan;
 pub mod process;
+pub mod rabbit;
 pub mod run;
 pub mod scenario;
 pub mod secure;
 pub mod span;
 pub mod streams;
 pub mod tls;
+pub mod topic;
 pub mod truth;
 pub mod wait;
 pub mod wire;
@@ -45,7 +50,7 @@ macro_rules! skip {
 }
 
 /// Skips the test unless all named prerequisites are there: `root`, `venv`, `go` (the built fixtures),
-/// `mesh` (all of its services), `grpc` (its packages of Node, Python, Go and Java), `sdk` (OpenTelemetry's packages of Python and Node), or a program's name.
+/// `mesh` (all of its services), `grpc`, `kafka` and `rabbit` (with their packages of Node, Python, Go and Java), `sdk` (OpenTelemetry's packages of Python and Node), or a program's name.
 #[macro_export]
 macro_rules! needs {
     ($($what:literal),+ $(,)?) => {

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! The truth travels in the requests: a request with `x-truth: P` causes requests with `x-truth: P.n` and
-//! `x-truth-parent: P`. The agent shows both as attributes and makes no use of them.
+//! `x-truth-parent: P`. The agent shows both as attributes and makes no use of them. Orders may go on over a topic as well
+//! ([`crate::topic`]).
 
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +25,7 @@ use tempfile::TempDir;
 
 use crate::agent::Builder;
 use crate::process::Process;
+use crate::topic::Topic;
 use crate::{env, fixture};
 
 /// What a start may take on a loaded machine.
@@ -41,6 +43,8 @@ const URLS: [(&str, &str); 7] = [
 
 /// All services; ended on drop, those in front first.
 pub struct Mesh {
+    // It has a service that asks others.
+    topic: Option<Topic>,
     services: Vec<Service>,
     folder: TempDir,
 }
@@ -123,7 +127,12 @@ impl Route {
 impl Mesh {
     /// Starts all services. `background`: each of them also calls on its own that often.
     pub fn start(background: Option<Duration>) -> Result<Self> {
-        let mut mesh = Self { services: Vec::new(), folder: TempDir::new()? };
+        Self::start_with(background, None)
+    }
+
+    /// The same, with a topic.
+    pub fn start_with(background: Option<Duration>, topic: Option<Topic>) -> Result<Self> {
+        let mut mesh = Self { topic, services: Vec::new(), folder: TempDir::new()? };
         for (name, runtime) in [
             ("rates", "Go"),
             ("price", "Go"),
@@ -136,6 +145,9 @@ impl Mesh {
         ] {
             mesh.add(name, runtime, background).with_context(|| format!("the service {name}"))?;
         }
+        if let (Some(stock), Some(topic)) = (mesh.port("stock"), &mut mesh.topic) {
+            topic.read(stock)?;
+        }
         mesh.add_gateway().context("the gateway")?;
         // Those in front end first, so that none sees a call fail.
         mesh.services.reverse();
@@ -145,6 +157,11 @@ impl Mesh {
     #[must_use]
     pub fn services(&self) -> &[Service] {
         &self.services
+    }
+
+    #[must_use]
+    pub fn topic(&self) -> Option<&Topic> {
+        self.topic.as_ref()
     }
 
     /// Where requests go.
@@ -161,7 +178,9 @@ impl Mesh {
             "--capture-request-header",
             "x-truth-parent",
         ]);
-        Ok(self.services.iter().fold(builder, |builder, service| builder.port(service.port)))
+        let ports = self.services.iter().map(|service| service.port);
+        let ports = ports.chain(self.topic.as_ref().map(|topic| topic.broker.port));
+        Ok(ports.fold(builder, Builder::port))
     }
 
     fn port(&self, name: &str) -> Option<u16> {
@@ -176,6 +195,9 @@ impl Mesh {
             }
         }
         command.env("NAME", name);
+        if let Some(topic) = self.topic.as_ref().filter(|_| name == "orders") {
+            command.envs(topic.environment());
+        }
         if let Some(interval) = background {
             command.env("BACKGROUND_MS", interval.as_millis().to_string());
         }

@@ -22,6 +22,15 @@ pub const OTLP: &str = "otlp";
 pub const SERVER_DURATION: &str = "http_server_request_duration_seconds";
 pub const CLIENT_DURATION: &str = "http_client_request_duration_seconds";
 
+/// What a messaging client does, by operation and destination, and how many messages it sends and receives by it.
+pub const MESSAGING_DURATION: &str = "messaging_client_operation_duration_seconds";
+pub const MESSAGES_SENT: &str = "messaging_client_sent_messages_total";
+pub const MESSAGES_CONSUMED: &str = "messaging_client_consumed_messages_total";
+/// From the send to the fetch that brings it, by destination and group.
+pub const TIME_IN_QUEUE: &str = "remora_messaging_time_in_queue_seconds";
+/// How far a group is behind, by destination, partition and group.
+pub const CONSUMER_LAG: &str = "remora_messaging_consumer_lag";
+
 /// `error.type` of what fails below HTTP's own status codes.
 pub mod error {
     pub const REFUSED: &str = "connection_refused";

@@ -97,6 +97,11 @@ impl Process {
         writeln!(stdin, "{line}").and_then(|()| stdin.flush()).with_context(|| format!("cannot write to {}", self.name))
     }
 
+    /// Its standard input ends.
+    pub fn tell_no_more(&mut self) {
+        self.child.stdin = None;
+    }
+
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(i32::try_from(self.pid())?);
         kill(pid, signal).with_context(|| format!("cannot send {signal} to {}", self.name))

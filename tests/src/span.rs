@@ -13,6 +13,8 @@ use serde_json::Value as Json;
 
 pub const SERVER: i32 = 2;
 pub const CLIENT: i32 = 3;
+pub const PRODUCER: i32 = 4;
+pub const CONSUMER: i32 = 5;
 /// OTLP's status code of a failed span.
 pub const ERROR: i32 = 2;
 
@@ -58,6 +60,8 @@ pub struct Span {
     pub end: u64,
     pub status: i32,
     pub attributes: Attributes,
+    /// Spans that it belongs to as well: trace and span.
+    pub links: Vec<(String, String)>,
     pub resource: Attributes,
 }
 
@@ -72,6 +76,15 @@ impl Span {
     #[must_use]
     pub fn int(&self, key: &str) -> Option<i64> {
         integer(&self.attributes, key)
+    }
+
+    /// A floating-point attribute.
+    #[must_use]
+    pub fn double(&self, key: &str) -> Option<f64> {
+        match self.attributes.get(key) {
+            Some(Value::Double(value)) => Some(*value),
+            _ => None,
+        }
     }
 
     /// A text attribute of the resource.
@@ -189,12 +202,7 @@ fn span_from_json(span: &Json, resource: &Attributes) -> Result<Span> {
         let text = span.get(key).and_then(Json::as_str).with_context(|| format!("{key} is no text"))?;
         text.parse().with_context(|| format!("{key} is {text:?}"))
     };
-    let id = |key: &str, digits: usize| -> Result<String> {
-        let id = string(key);
-        let hexadecimal = id.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'));
-        ensure!(id.len() == digits && hexadecimal && id.bytes().any(|octet| octet != b'0'), "{key} is {id:?}");
-        Ok(id)
-    };
+    let id = |key: &str, digits: usize| id_from_json(span, key, digits);
     let small = |json: Option<&Json>, what: &str| -> Result<i32> {
         match json {
             None => Ok(0),
@@ -216,8 +224,20 @@ fn span_from_json(span: &Json, resource: &Attributes) -> Result<Span> {
         end: nanos("endTimeUnixNano")?,
         status: small(span.get("status").and_then(|status| status.get("code")), "the status code")?,
         attributes: attributes(span)?,
+        links: list(span, "links").map(link_from_json).collect::<Result<_>>()?,
         resource: resource.clone(),
     })
+}
+
+fn link_from_json(link: &Json) -> Result<(String, String)> {
+    Ok((id_from_json(link, "traceId", 32)?, id_from_json(link, "spanId", 16)?))
+}
+
+fn id_from_json(of: &Json, key: &str, digits: usize) -> Result<String> {
+    let id = of.get(key).and_then(Json::as_str).unwrap_or("").to_owned();
+    let hexadecimal = id.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'));
+    ensure!(id.len() == digits && hexadecimal && id.bytes().any(|octet| octet != b'0'), "{key} is {id:?}");
+    Ok(id)
 }
 
 fn list<'a>(of: &'a Json, key: &str) -> impl Iterator<Item = &'a Json> {
@@ -266,6 +286,11 @@ pub fn from_proto(request: ExportTraceServiceRequest) -> Result<Vec<Span>> {
                 end: span.end_time_unix_nano,
                 status: span.status.unwrap_or_default().code,
                 attributes: attributes_from_proto(span.attributes)?,
+                links: span
+                    .links
+                    .iter()
+                    .map(|link| (hexadecimal(&link.trace_id), hexadecimal(&link.span_id)))
+                    .collect(),
                 resource: resource.clone(),
             });
         }
@@ -316,6 +341,7 @@ mod tests {
         let spans = one(
             r#"{"traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174","name":"GET","kind":3,
             "startTimeUnixNano":"1544712660000000000","endTimeUnixNano":"1544712661000000000","status":{"code":2},
+            "links":[{"traceId":"5b8efff798038103d269b633813fc60d","spanId":"eee19b7ec3c1b175"}],
             "attributes":[{"key":"url.path","value":{"stringValue":"/a"}},{"key":"url.query","value":{"stringValue":"b=c"}}]}"#,
         )
         .unwrap();
@@ -323,6 +349,7 @@ mod tests {
         assert_eq!((span.kind, span.status, span.pid()), (CLIENT, ERROR, Some(7)));
         assert_eq!(span.target().as_deref(), Some("/a?b=c"));
         assert_eq!(span.end - span.start, 1_000_000_000);
+        assert_eq!(span.links, [("5b8efff798038103d269b633813fc60d".to_owned(), "eee19b7ec3c1b175".to_owned())]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::wait;
 
@@ -28,8 +29,13 @@ pub struct Exchange {
     pub error: Option<String>,
 }
 
-/// All exchanges logged until now; a line not yet complete is left out.
+/// All exchanges logged until now.
 pub fn read(log: &Path) -> Result<Vec<Exchange>> {
+    lines(log)
+}
+
+/// All that is logged until now, one JSON object a line; a line not yet complete is left out.
+pub fn lines<T: DeserializeOwned>(log: &Path) -> Result<Vec<T>> {
     let text = match std::fs::read_to_string(log) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

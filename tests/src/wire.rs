@@ -1,7 +1,7 @@
 //! A connection whose octets a test chooses and sees.
 
 use std::io::Read as _;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
@@ -42,6 +42,27 @@ impl Pair {
         client.set_nodelay(true)?;
         client.set_read_timeout(Some(Duration::from_secs(10)))?;
         Ok(Self { client, peer, received, sent })
+    }
+
+    /// Gives what `send` gives, and all octets that arrive until it has closed its direction, when they are read more slowly
+    /// than they are sent, `piece` at a time, so that the kernel's buffers are full.
+    pub fn crowded<T>(&mut self, piece: usize, send: impl FnOnce(&mut TcpStream) -> Result<T>) -> Result<(T, Vec<u8>)> {
+        let Self { client, received, .. } = self;
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| -> Result<Vec<u8>> {
+                let (mut all, mut piece) = (Vec::new(), vec![0; piece]);
+                loop {
+                    std::thread::sleep(Duration::from_micros(200));
+                    match received.read(&mut piece)? {
+                        0 => return Ok(all),
+                        octets => all.extend(&piece[..octets]),
+                    }
+                }
+            });
+            let sent = send(client);
+            client.shutdown(Shutdown::Write)?;
+            Ok((sent?, reader.join().ok().context("the reader panicked")??))
+        })
     }
 }
 

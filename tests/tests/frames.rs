@@ -2,7 +2,7 @@
 //! `headers.rs`.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::Shutdown;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -146,38 +146,7 @@ fn full_buffers_stay_whole() -> Result<()> {
     let step = |i: u32| [headers(1 + 2 * i, 0, BLOCK), frame(DATA, 1, 1 + 2 * i, &content)].concat();
     let calls: Vec<Vec<u8>> = std::iter::once(preface()).chain((0..60).map(step)).collect();
     let all = calls.concat();
-    let Pair { client, received, .. } = &mut pair;
-    let (parts, mut received) = std::thread::scope(|scope| -> Result<(u32, Vec<u8>)> {
-        let reader = scope.spawn(|| -> Result<Vec<u8>> {
-            let (mut all, mut piece) = (Vec::new(), [0; 2000]);
-            loop {
-                // Slower than the sender, so that its buffer is full.
-                std::thread::sleep(Duration::from_micros(200));
-                match received.read(&mut piece)? {
-                    0 => return Ok(all),
-                    octets => all.extend(&piece[..octets]),
-                }
-            }
-        });
-        let mut parts = 0;
-        for call in &calls {
-            let mut sent = 0;
-            while sent < call.len() {
-                match client.write(&call[sent..]) {
-                    Ok(octets) => {
-                        sent += octets;
-                        parts += u32::from(sent < call.len());
-                    }
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        std::thread::sleep(Duration::from_micros(100));
-                    }
-                    Err(error) => bail!("after {sent} octets: {error}"),
-                }
-            }
-        }
-        client.shutdown(Shutdown::Write)?;
-        Ok((parts, reader.join().ok().context("the reader panicked")??))
-    })?;
+    let (parts, mut received) = pair.crowded(2000, |client| send_all(client, &calls))?;
     let mut fields = 0;
     while let Some(at) = find(&received, BEFORE) {
         received.drain(at..at + LITERAL);
@@ -191,4 +160,25 @@ fn full_buffers_stay_whole() -> Result<()> {
     ensure!(parts > 0 && fields > 0 && lost == 0.0, "{parts} parts, {fields} fields, {lost} connections lost");
     ensure!(f64::from(fields) + left == 60.0, "{fields} fields and {left} left alone");
     Ok(())
+}
+
+/// Sends what each call has; how often the kernel took a part of it alone.
+fn send_all(client: &mut TcpStream, calls: &[Vec<u8>]) -> Result<u32> {
+    let mut parts = 0;
+    for call in calls {
+        let mut sent = 0;
+        while sent < call.len() {
+            match client.write(&call[sent..]) {
+                Ok(octets) => {
+                    sent += octets;
+                    parts += u32::from(sent < call.len());
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_micros(100));
+                }
+                Err(error) => bail!("after {sent} octets: {error}"),
+            }
+        }
+    }
+    Ok(parts)
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -342,23 +342,7 @@ fn pipelines_and_full_buffers_stay_whole() -> Result<()> {
     let body = vec![b'y'; 3000];
     let request = [format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
     let all = request.repeat(200);
-    let Pair { client, received, .. } = &mut pair;
-    let (refused, mut received) = std::thread::scope(|scope| -> Result<(u32, Vec<u8>)> {
-        let reader = scope.spawn(|| -> Result<Vec<u8>> {
-            let (mut all, mut piece) = (Vec::new(), [0; 1000]);
-            loop {
-                // Slower than the sender, so that its buffer is full.
-                std::thread::sleep(Duration::from_micros(200));
-                match received.read(&mut piece)? {
-                    0 => return Ok(all),
-                    octets => all.extend(&piece[..octets]),
-                }
-            }
-        });
-        let refused = send_all(client, &all, request.len())?;
-        client.shutdown(Shutdown::Write)?;
-        Ok((refused, reader.join().ok().context("the reader panicked")??))
-    })?;
+    let (refused, mut received) = pair.crowded(1000, |client| send_all(client, &all, request.len()))?;
     let mut fields = 0;
     while let Some(at) = find(&received, b"traceparent: 00-") {
         received.drain(at..at + FIELD);

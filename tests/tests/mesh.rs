@@ -1,16 +1,17 @@
 //! Whole traces through services in different runtimes, against the truth that the requests carry.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
+use serde_json::Value as Json;
 use tests::accuracy::Report;
 use tests::load::Level;
 use tests::mesh::{Mesh, Route};
 use tests::process::Process;
-use tests::{env, needs, run};
+use tests::{env, http, needs, run, wait};
 
 /// Wrong parents that are still acceptable, in percent of all spans.
 const WRONG: f64 = 0.5;
@@ -165,18 +166,64 @@ fn the_demo_runs_and_cleans_up() -> Result<()> {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
     demo.args(["--listen", "127.0.0.1:0", "--seconds", "3"]).env("REMORA_BIN", env::remora());
     let lines = Process::spawn(&mut demo)?.succeed(Duration::from_secs(60))?;
-    let urls: Vec<_> = lines.iter().filter_map(|line| line.split_once("http://127.0.0.1:")).collect();
-    // Each service, page, metrics, and the example.
-    ensure!(urls.len() == 12, "{lines:?}");
-    for (_, rest) in urls {
-        let digits = rest.split('/').next().unwrap_or(rest);
-        let port: u16 = digits.parse()?;
-        ensure!(TcpStream::connect(("127.0.0.1", port)).is_err(), "something still listens on {port}");
-    }
+    let addresses = addresses(&lines)?;
+    // Each service, page, metrics, the example, and the broker.
+    let expected = 12 + usize::from(env::missing(&["topic"]).is_none());
+    ensure!(addresses.len() == expected, "{lines:?}");
+    let still = addresses.iter().find(|address| TcpStream::connect(address).is_ok());
+    ensure!(still.is_none(), "something still listens on {still:?}");
     Ok(())
 }
 
-/// The same when it is told to stop.
+/// All addresses that are named in these lines.
+fn addresses(lines: &[String]) -> Result<Vec<SocketAddr>> {
+    let after = lines.iter().filter_map(|line| line.split_once("127.0.0.1:"));
+    after.map(|(_, rest)| Ok(([127, 0, 0, 1], rest.split('/').next().unwrap_or(rest).parse()?).into())).collect()
+}
+
+/// Orders of the demo go on over the topic, in the same trace on the page; an interrupt ends the broker as well.
+#[test]
+fn the_demo_shows_what_goes_over_its_topic() -> Result<()> {
+    needs!("root", "mesh", "topic");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_demo"));
+    demo.args(["--listen", "127.0.0.1:0"]).env("REMORA_BIN", env::remora());
+    let mut demo = Process::spawn(&mut demo)?;
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.starts_with("Ctrl-C")) {
+        lines.push(demo.line(Duration::from_secs(60))?);
+    }
+    let of_line = |word: &str| lines.iter().filter(|line| line.contains(word)).cloned().collect::<Vec<_>>();
+    let (page, broker) = (addresses(&of_line("traces "))?[0], addresses(&of_line("broker"))?[0]);
+    let get = |path: &str| -> Result<Json> { Ok(serde_json::from_str(&http::get(page, path, "*/*")?.body)?) };
+    wait::until(Duration::from_secs(60), "ten traces over the topic", || {
+        let mut traces = 0;
+        for span in get("/api/spans?kind=consumer&limit=30")?["spans"].as_array().into_iter().flatten() {
+            let trace = get(&format!("/api/traces/{}", span["trace_id"].as_str().unwrap_or_default()))?;
+            traces += usize::from(trace["spans"].as_array().is_some_and(|spans| goes_over_topic(spans)));
+        }
+        Ok((traces >= 10).then_some(()))
+    })?;
+    demo.signal(Signal::SIGINT)?;
+    let (status, stderr) = demo.wait(Duration::from_secs(30))?;
+    ensure!(status.success(), "the demo ended with {status}: {stderr}");
+    ensure!(TcpStream::connect(broker).is_err(), "the broker still listens");
+    Ok(())
+}
+
+/// Whether a trace leads from the load's request to the order service, over the topic, and on to the stock service.
+fn goes_over_topic(trace: &[Json]) -> bool {
+    const UP: [(&str, &str); 4] =
+        [("client", "shipping"), ("consumer", "shipping"), ("producer", "orders"), ("server", "orders")];
+    let above = |span: &&Json| trace.iter().find(|other| other["span_id"] == span["parent"]);
+    trace.iter().filter(|span| span["kind"] == "server").any(|stock| {
+        let path: Vec<_> = std::iter::successors(above(&stock), above).collect();
+        let starts = path.len() > UP.len()
+            && path.iter().zip(UP).all(|(span, (kind, service))| span["kind"] == kind && span["service"] == service);
+        starts && path.last().is_some_and(|root| root["kind"] == "client" && root["parent"].is_null())
+    })
+}
+
+/// The demo ends well when it is told to stop.
 #[test]
 fn the_demo_stops_when_interrupted() -> Result<()> {
     needs!("root", "mesh");

@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use crate::{build, exec};
 
-const PARTS: [&str; 9] = ["throughput", "propagate", "http2", "tls", "moderate", "endpoint", "calls", "redis", "start"];
+const PARTS: [&str; 10] =
+    ["throughput", "propagate", "http2", "tls", "kafka", "moderate", "endpoint", "calls", "redis", "start"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -12,7 +12,9 @@ use crate::exec;
 const INSTALL: &str = r#"
 set -eu
 policy=/usr/sbin/policy-rc.d
-enabled() { if [ -d /run/systemd/system ]; then systemctl list-unit-files --type=service --state=enabled --no-legend | cut -d ' ' -f 1 | sort; fi; }
+# By the files alone: systemd may be installed and not run, as in a container.
+units() { systemctl --root=/ "$@" --quiet; }
+enabled() { units list-unit-files --type=service,socket --state=enabled --no-legend | cut -d ' ' -f 1 | sort; }
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
     trap 'exit 130' INT TERM HUP
@@ -20,11 +22,12 @@ if [ ! -e "$policy" ]; then
     chmod 755 "$policy"
 fi
 export DEBIAN_FRONTEND=noninteractive
-before=$(enabled)
+systemd=$(command -v systemctl || true)
+before=${systemd:+$(enabled)}
 apt-get -qq update || echo "apt-get update failed; going on with the package lists that are there" >&2
 apt-get -qq install -y --no-install-recommends -- "$@"
-for unit in $(enabled); do
-    if ! printf '%s\n' "$before" | grep -qxF "$unit"; then systemctl --quiet disable "$unit"; fi
+for unit in ${systemd:+$(enabled)}; do
+    if ! printf '%s\n' "$before" | grep -qxF "$unit"; then units disable "$unit"; fi
 done
 "#;
 

@@ -61,7 +61,7 @@ pub(super) fn node() -> Result<String> {
     Ok("installed just now".to_owned())
 }
 
-/// The programs of `tests/fixtures/go` and its module for gRPC, built into `target/fixtures/bin`.
+/// The programs of `tests/fixtures/go` and its modules for gRPC, Kafka and RabbitMQ, built into `target/fixtures/bin`.
 pub(super) fn go() -> Result<String> {
     let folder = workspace::root().join("tests/fixtures/go");
     if !folder.join("go.mod").exists() {
@@ -73,10 +73,12 @@ pub(super) fn go() -> Result<String> {
     let mut build = Command::new("go");
     build.args(["build", "-buildvcs=false", "-o"]).arg(format!("{}/", bin.display())).arg("./...").current_dir(&folder);
     exec::run(&mut build)?;
-    // A module of its own: what it depends on asks for a newer Go than the others are made for.
-    let mut grpc = Command::new("go");
-    grpc.args(["build", "-buildvcs=false", "-o"]).arg(format!("{}/", bin.display())).arg(".");
-    exec::run(grpc.current_dir(folder.join("grpc")))?;
+    // Modules of their own: what they depend on asks for a newer Go than the others are made for.
+    for module in ["grpc", "kafka", "rabbit"] {
+        let mut build = Command::new("go");
+        build.args(["build", "-buildvcs=false", "-o"]).arg(format!("{}/", bin.display())).arg(".");
+        exec::run(build.current_dir(folder.join(module)))?;
+    }
     for name in ["fan", "server"] {
         let mut stripped = Command::new("go");
         stripped.args(["build", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(bin.join(format!("{name}-stripped")));
@@ -107,16 +109,16 @@ pub(super) fn java() -> Result<String> {
     Ok(format!("compiled into {}", classes.display()))
 }
 
-/// The program of `tests/fixtures/java/grpc` and what it needs, in `target/fixtures/java-grpc`.
-pub(super) fn java_grpc() -> Result<String> {
-    let folder = workspace::root().join("tests/fixtures/java/grpc");
-    let (project, source) = (folder.join("pom.xml"), folder.join("Calls.java"));
+/// The program `name` of `tests/fixtures/java/FOLDER` and what its project needs, in `target/fixtures/java-FOLDER`.
+pub(super) fn java_with_packages(folder: &str, name: &str) -> Result<String> {
+    let source = workspace::root().join(format!("tests/fixtures/java/{folder}/{name}.java"));
+    let project = source.with_file_name("pom.xml");
     if !source.exists() {
         return Ok(format!("skipped: there is no {}", source.display()));
     }
-    let classes = workspace::fixtures().join("java-grpc");
+    let classes = workspace::fixtures().join(format!("java-{folder}"));
     let stamp = Stamp { file: classes.join("source.stamp"), content: [read(&project)?, read(&source)?].concat() };
-    if stamp.holds() && classes.join("Calls.class").exists() {
+    if stamp.holds() && classes.join(format!("{name}.class")).exists() {
         return Ok(format!("{} as in its source", classes.display()));
     }
     fs::create_dir_all(&classes).with_context(|| format!("cannot make {}", classes.display()))?;
@@ -160,21 +162,21 @@ pub(crate) fn has_cargo_fuzz() -> bool {
 }
 
 /// What was installed the last time, kept as the very text that asked for it; set only once it is complete.
-struct Stamp {
-    file: PathBuf,
-    content: String,
+pub(super) struct Stamp {
+    pub(super) file: PathBuf,
+    pub(super) content: String,
 }
 
 impl Stamp {
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         fs::read_to_string(&self.file).is_ok_and(|found| found == self.content)
     }
 
-    fn set(&self) -> Result<()> {
+    pub(super) fn set(&self) -> Result<()> {
         fs::write(&self.file, &self.content).with_context(|| format!("cannot write {}", self.file.display()))
     }
 }
 
-fn read(file: &Path) -> Result<String> {
+pub(super) fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }

@@ -3,6 +3,7 @@
 
 mod debian;
 mod fixtures;
+mod kafka;
 mod linker;
 mod lints;
 mod packages;
@@ -66,7 +67,10 @@ pub(crate) fn for_tests() -> Result<()> {
     step("Node packages, for fixtures", fixtures::node)?;
     step("Go programs, for fixtures", fixtures::go)?;
     step("Java program, for fixtures", fixtures::java)?;
-    step("Java program with gRPC, for fixtures", fixtures::java_grpc)?;
+    step("Java program with gRPC, for fixtures", || fixtures::java_with_packages("grpc", "Calls"))?;
+    step("Kafka, a broker to test against", kafka::brokers)?;
+    step("Java program with Kafka's client, for fixtures", kafka::clients)?;
+    step("Java program with RabbitMQ's client, for fixtures", || fixtures::java_with_packages("rabbit", "Rabbit"))?;
     for_unit_tests()
 }
 

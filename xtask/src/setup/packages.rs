@@ -31,6 +31,9 @@ const TESTS: &[Package] = &[
     package("nghttp2-proxy", &["nghttpx"], "HTTP/2 server that takes upgrades, under test"),
     package("redis-server", &["redis-server"], "a neighbour that does not speak HTTP"),
     package("redis-tools", &["redis-benchmark"], "load on that neighbour"),
+    package("kcat", &["kcat"], "Kafka producer and consumer under test"),
+    // It brings Erlang too, through the packages that it depends on.
+    package("rabbitmq-server", &["rabbitmq-server"], "RabbitMQ, a broker to test against"),
     package("prometheus", &["promtool"], "promtool checks /metrics"),
     package("chromium", &["chromium", "chromium-browser", "google-chrome"], "opens the live page"),
     package("iproute2", &["ss"], "what the kernel says of sockets"),

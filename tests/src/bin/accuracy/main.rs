@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tests::accuracy::Report;
+use tests::accuracy::{Report, Tally};
 use tests::load::Level;
 use tests::mesh::Mesh;
 use tests::run::{self, Run};
 use tests::span::Span;
+use tests::topic::Topic;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +22,7 @@ fn main() -> Result<()> {
     let requests = number("--requests", 5000)?;
     let background = number("--background", 0)?;
     let mesh = Mesh::start((background > 0).then(|| Duration::from_millis(background as u64)))?;
+    let wanted = |name: &str| arguments.iter().any(|argument| argument == name);
     let levels = run::levels(requests);
     let run = run::of_levels(&mesh, &levels)?;
     println!("{}", by_service(&mesh, &run, &levels));
@@ -30,12 +32,20 @@ fn main() -> Result<()> {
     {
         std::fs::write(file, dump(&run.spans)).with_context(|| format!("cannot write {file}"))?;
     }
-    if arguments.iter().any(|argument| argument == "--wrong") {
+    if wanted("--wrong") {
         for level in &levels {
             for wrong in &run.report(&level.tag()).wrong {
                 println!("{wrong:?}");
             }
         }
+    }
+    drop(mesh);
+    if let Some(topic) = Topic::if_possible()? {
+        let mesh = Mesh::start_with(None, Some(topic))?;
+        let run = run::of_levels(&mesh, &levels)?;
+        println!("{}", over_topic(&run, &levels));
+        let wrong = levels.iter().flat_map(|level| run.report_of_messages(&level.tag()).wrong);
+        wrong.filter(|_| wanted("--wrong")).for_each(|span| println!("{span:?}"));
     }
     Ok(())
 }
@@ -59,6 +69,26 @@ fn by_service(mesh: &Mesh, run: &Run, levels: &[Level]) -> String {
         lines.push(format!(
             "| **all** | {concurrency} | {} | {wrong:.2} % | {none:.2} % | {whole:.1} % of {} |",
             all.spans, report.traces
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// What went over the order topic, right / wrong / without a parent: who sends below the order, who receives below that or
+/// linked with it, and the call made because of it below that.
+fn over_topic(run: &Run, levels: &[Level]) -> String {
+    let mut lines = vec![
+        "| concurrency | records | send | receive | by a link | call because of it | traces wholly right |".to_owned(),
+        "|---|---|---|---|---|---|---|".to_owned(),
+    ];
+    for level in levels {
+        let report = run.report_of_messages(&level.tag());
+        let of = |tally: Tally| format!("{} / {} / {}", tally.right, tally.wrong + tally.cut_off, tally.none);
+        let [sent, received, calls] = [report.sent, report.received, report.calls].map(of);
+        let whole = 100.0 * report.whole as f64 / report.records.max(1) as f64;
+        lines.push(format!(
+            "| {} | {} | {sent} | {received} | {} | {calls} | {whole:.1} % |",
+            level.concurrency, report.records, report.linked
         ));
     }
     lines.join("\n") + "\n"

@@ -4,6 +4,7 @@
 
 mod calls;
 mod http2;
+mod kafka;
 mod report;
 mod start;
 mod throughput;
@@ -35,6 +36,9 @@ fn main() -> Result<()> {
     }
     if wanted("tls") {
         tls::saturated(&mut report, rounds, seconds)?;
+    }
+    if wanted("kafka") {
+        kafka::through_one_broker(&mut report, rounds, seconds)?;
     }
     if wanted("moderate") {
         throughput::moderate(&mut report, seconds)?;

@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: the mesh under a moderate load with the agent beside it, until it is told to stop.
+//! `cargo xtask demo`: the mesh under a moderate load with the agent beside it, until it is told to stop. Where Kafka is
+//! there, orders go on over a topic.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tests::load;
 use tests::mesh::Mesh;
+use tests::topic::Topic;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Clients, and what each of them waits between two requests: some 40 requests a second.
@@ -33,7 +35,7 @@ fn main() -> Result<()> {
     };
 
     eprintln!("starting the services");
-    let mesh = Mesh::start(None)?;
+    let mesh = Mesh::start_with(None, Topic::if_possible()?)?;
     eprintln!("starting the agent");
     let agent = mesh.agent()?.no_spans_file().listen(listen).start().with_context(|| {
         format!("the agent does not start; if something else listens on {listen}, name another address by --listen")
@@ -67,6 +69,9 @@ fn say(mesh: &Mesh, agent: std::net::SocketAddr) {
     println!("\nThe agent traces these services, none of which knows of it:\n");
     for service in mesh.services() {
         println!("  {:9} {:8} http://127.0.0.1:{}", service.name, service.runtime, service.port);
+    }
+    if let Some(topic) = mesh.topic() {
+        println!("  shipping  Python   reads what orders puts into a topic of the broker {}", topic.broker.bootstrap());
     }
     println!("\nLook here:\n");
     println!("  traces    http://{agent}/");

@@ -1,0 +1,15 @@
+//! RabbitMQ: a broker of one node, clients of four kinds, and services on both sides of it.
+
+mod broker;
+mod client;
+mod orders;
+mod plan;
+mod topology;
+mod truth;
+
+pub use broker::Broker;
+pub use client::{Consumer, Kind, Producer, wait_for_all};
+pub use orders::{Orders, Taker};
+pub use plan::{Ack, Consume, Produce};
+pub use topology::Topology;
+pub use truth::{Message, destination};
