@@ -216,7 +216,7 @@ impl Model {
 
     /// Takes over what is seen and not learnt from decisions.
     pub(super) fn take_counts(&mut self, other: &Self) {
-        (self.grasp, self.plenty, self.pool) = (other.grasp, other.plenty, other.pool);
+        (self.grasp, self.plenty, self.pool) = (other.grasp, other.plenty, other.pool.clone());
     }
 
     /// Watches in which steps times come. Recorded ones may be in micro- or milliseconds.
