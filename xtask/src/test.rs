@@ -1,6 +1,7 @@
 //! `cargo xtask test`: unit tests, a short fuzz run, whole-system tests, and one line that sums them up.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read as _, Write as _},
     path::Path,
     process::{Command, Stdio},
@@ -134,7 +135,7 @@ fn heading(what: &str) {
 #[derive(Default)]
 struct Books {
     tally: Tally,
-    /// Commands that ended badly.
+    /// Tests with the last that they said, and commands that ended badly.
     failures: Vec<String>,
 }
 
@@ -142,7 +143,7 @@ impl Books {
     /// Runs `cargo test`, shows its output as it comes and counts what it says.
     fn cargo_test(&mut self, cargo: &mut Command) -> Result<()> {
         let mut child = cargo.stdout(Stdio::piped()).spawn().with_context(|| exec::cannot_start(cargo))?;
-        let mut tally = Tally::default();
+        let (mut tally, mut told) = (Tally::default(), Told::default());
         if let Some(mut output) = child.stdout.take() {
             let mut lines = Lines::default();
             let mut buffer = [0; 8192];
@@ -157,11 +158,15 @@ impl Books {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(chunk)?;
                 stdout.flush()?;
-                lines.feed(chunk, |line| tally.read(line));
+                lines.feed(chunk, |line| {
+                    tally.read(line);
+                    told.read(line);
+                });
             }
             lines.finish(|line| tally.read(line));
         }
         let status = child.wait()?;
+        self.failures.extend(told.finish());
         if !status.success() {
             // A test that does not compile, or a test binary that dies, leaves no count of its own.
             tally.failed = tally.failed.max(1);
@@ -225,6 +230,38 @@ impl Tally {
     }
 }
 
+/// What failed tests said, out of libtest's output: their last lines, as the first tell what went well.
+#[derive(Debug, Default)]
+struct Told {
+    failures: Vec<(String, VecDeque<String>)>,
+    /// The lines that are read belong to the last of `failures`.
+    within: bool,
+}
+
+impl Told {
+    const LINES: usize = 12;
+    const OCTETS: usize = 1024;
+
+    fn read(&mut self, line: &str) {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.failures.push((name.to_owned(), VecDeque::new()));
+            self.within = true;
+        } else if line == "failures:" || line.eq_ignore_ascii_case("stack backtrace:") {
+            self.within = false;
+        } else if let Some((_, lines)) = self.failures.last_mut().filter(|_| self.within && !line.is_empty()) {
+            if lines.len() == Self::LINES {
+                lines.pop_front();
+            }
+            lines.push_back(line[..line.floor_char_boundary(Self::OCTETS)].to_owned());
+        }
+    }
+
+    /// Each failure with its name on the first line.
+    fn finish(self) -> impl Iterator<Item = String> {
+        self.failures.into_iter().map(|(name, lines)| lines.into_iter().fold(name, |all, line| all + "\n    " + &line))
+    }
+}
+
 /// Cuts a stream into lines. A line longer than the limit is cut there: no test decides how much this holds.
 #[derive(Default)]
 struct Lines {
@@ -274,6 +311,24 @@ mod tests {
             let sum = tally(output, chunk);
             assert_eq!(sum.summary(), "13 passed, 2 failed, 3 skipped", "chunks of {chunk}");
         }
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_kept() {
+        let output = "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nall well at first\nError: too few\n\nCaused by:\n    1 of 2\n\n\
+            Stack backtrace:\n   0: main\n\n---- b::c stdout ----\nlost\n\n\nfailures:\n    a\n    b::c\n\ntest result: FAILED\n";
+        let (mut lines, mut told) = (Lines::default(), Told::default());
+        lines.feed(output.as_bytes(), |line| told.read(line));
+        let failures: Vec<String> = told.finish().collect();
+        assert_eq!(
+            failures,
+            ["a\n    all well at first\n    Error: too few\n    Caused by:\n        1 of 2", "b::c\n    lost"]
+        );
+        let mut told = Told::default();
+        told.read("---- a stdout ----");
+        (0..100).for_each(|number| told.read(&format!("{number} {}", "x".repeat(5000))));
+        let all = told.finish().next().unwrap();
+        assert!(all.contains("\n    88 x") && !all.contains("\n    87 x") && all.len() < 13 * 1040);
     }
 
     #[test]
