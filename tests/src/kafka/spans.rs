@@ -1,6 +1,6 @@
 //! Spans of records sent and received, held against the clients' own word.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Broker, Offsets};
 use crate::span::{CONSUMER, ERROR, PRODUCER, Span};
@@ -71,10 +71,13 @@ pub fn of_topic<'a>(spans: &'a [Span], broker: &Broker, kind: i32, pid: u32, top
 /// Fails unless each of these places is in one of `batches`, and none of them has any other.
 pub fn exactly(batches: &[Batch<'_>], places: &Offsets) -> Result<()> {
     let mut found = Offsets::new();
-    for batch in batches {
+    for (number, batch) in batches.iter().enumerate() {
         let first = batch.offset.with_context(|| format!("no offset: {:?}", batch.span))?;
         for offset in first..first + batch.count {
-            ensure!(found.insert((batch.partition, offset)), "offset {offset} is in two spans: {:?}", batch.span);
+            if !found.insert((batch.partition, offset)) {
+                let before = batches[..number].iter().find(|before| before.has(batch.partition, offset));
+                bail!("offset {offset} is in two spans: {:?} and {:?}", before.map(|before| before.span), batch.span);
+            }
         }
     }
     let missing: Offsets = places.difference(&found).copied().collect();
