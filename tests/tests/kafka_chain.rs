@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Builder;
 use tests::fixture::{Language, Server, free_port};
-use tests::kafka::{Batch, Broker, Consume, Consumer, Kind, Orders, Produce, Record, Taker, VERSIONS, of_topic};
+use tests::kafka::{Batch, Broker, Consume, Consumer, Kind, Orders, Produce, Record, Taker, VERSIONS, of_topic, taken};
 use tests::needs;
 use tests::span::{CLIENT, CONSUMER, PRODUCER, SERVER, Span};
 use tests::wait;
@@ -81,6 +81,7 @@ impl Chain {
         let mut wrong = Vec::new();
         let produced = of_topic(spans, broker, PRODUCER, self.orders.pid(), &self.name)?;
         let consumed = of_topic(spans, broker, CONSUMER, self.consumer.pid(), &self.name)?;
+        let consumed = taken(&consumed, self.consumer.kind);
         for number in 0..ONE_BY_ONE + AT_ONCE {
             let key = self.key(number);
             let record = sent.iter().find(|record| record.key == key).context("an order that was not sent")?;

@@ -12,5 +12,5 @@ pub use broker::{Broker, VERSIONS};
 pub use client::{Consumer, Kind, Producer, wait_for_group};
 pub use orders::{Orders, Taker};
 pub use plan::{Consume, Produce};
-pub use spans::{Batch, exactly, of_topic};
+pub use spans::{Batch, exactly, of_topic, taken};
 pub use truth::{Offsets, Record, offsets};

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Broker, Offsets};
+use super::{Broker, Kind, Offsets};
 use crate::span::{CONSUMER, ERROR, PRODUCER, Span};
 
 /// What a span says of the records of one partition.
@@ -66,6 +66,19 @@ pub fn of_topic<'a>(spans: &'a [Span], broker: &Broker, kind: i32, pid: u32, top
         span.kind == kind && span.pid() == Some(pid.into()) && name.is_none_or(|name| name == topic)
     };
     spans.iter().filter(ours).map(|span| Batch::of(span, broker)).collect()
+}
+
+/// Those of one consumer that it has taken. A broker may send records with an end of the log that does not count them yet; librdkafka then
+/// takes it that it has reached the end, leaves them and asks for the same again (its log with `-d fetch` says so), so that they come twice.
+#[must_use]
+pub fn taken<'a>(received: &[Batch<'a>], kind: Kind) -> Vec<Batch<'a>> {
+    let again = |batch: &&Batch<'_>| {
+        let later =
+            received.iter().filter(|other| other.partition == batch.partition && other.span.start > batch.span.start);
+        later.min_by_key(|other| other.span.start).is_some_and(|next| next.offset == batch.offset)
+    };
+    let leaves = matches!(kind, Kind::Kcat | Kind::Librdkafka);
+    received.iter().filter(|batch| !leaves || !again(batch)).cloned().collect()
 }
 
 /// Fails unless each of these places is in one of `batches`, and none of them has any other.
