@@ -1,5 +1,6 @@
 //! Whether a socket is followed: what its first octets say.
 
+use agent_common::amqp;
 use agent_common::counter::Counter;
 use agent_common::http2::{self, FrameHead};
 use agent_common::ids::Direction;
@@ -14,6 +15,7 @@ use crate::socket::{self, Socket, hello, verdict};
 const HEAD_OF_FRAME: u64 = http2::HEAD as u64;
 const HEAD_OF_REQUEST: u64 = kafka::HEAD as u64;
 const SIZE_OF_REQUEST: u64 = kafka::SIZE as u64;
+const HEAD_OF_METHOD: u64 = amqp::HEAD as u64;
 
 /// The transfer that made a socket interesting.
 #[derive(Clone, Copy)]
@@ -52,7 +54,8 @@ fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -
         (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
         return false;
     }
-    let message = octets[0] == 0 && begins_like_message(at, available, socket.fresh != 0);
+    let message = octets[0] == 0 && begins_like_message(at, available, socket.fresh != 0)
+        || octets[0] == amqp::METHOD && begins_like_method(at, available);
     if socket.fresh != 0 {
         // A server of HTTP/2 may write before its client does.
         if message || begins_like_http(octets) {
@@ -74,7 +77,15 @@ pub fn begins_like_request(payload: Payload, len: u32) -> bool {
         return false;
     }
     let Some(octets) = call::user::<[u8; 4]>(at) else { return false };
-    (octets[0] == 0 && begins_like_message(at, available, false)) || begins_like_http(octets)
+    (octets[0] == 0 && begins_like_message(at, available, false))
+        || (octets[0] == amqp::METHOD && begins_like_method(at, available))
+        || begins_like_http(octets)
+}
+
+/// Whether the octets at `at`, of which the first is 1, begin a method of AMQP. A function of its own, as the one below.
+#[inline(never)]
+fn begins_like_method(at: u64, available: u64) -> bool {
+    available >= HEAD_OF_METHOD && call::user(at).is_some_and(amqp::begins_method)
 }
 
 /// Whether the octets at `at`, of which the first is 0, begin a message of HTTP/2 or Kafka: neither has one of 16 MiB. A function of
@@ -98,7 +109,7 @@ fn is_tls_record(octets: [u8; 4]) -> bool {
     matches!(octets[0], 20..=23) && octets[1] == 3 && octets[2] <= 4
 }
 
-/// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY` and HTTP/2's `PRI` do, or the
+/// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY`, HTTP/2's `PRI` and `AMQP` do, or the
 /// empty line that RFC 9112, section 2.2, lets a client send before. User space has the last word.
 #[inline(always)]
 fn begins_like_http(octets: [u8; 4]) -> bool {

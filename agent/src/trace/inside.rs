@@ -10,7 +10,7 @@ use super::place::{Link, Method};
 use super::{Open, Placed, Traces};
 use crate::causality::{self, Facts, Incoming, Outgoing, Unborn};
 use crate::conn::ExchangeId;
-use crate::protocol::Coroutine;
+use crate::protocol::{Coroutine, Thread};
 use crate::signal::resource::Resource;
 use crate::signal::span::Kind;
 
@@ -35,6 +35,17 @@ pub(super) struct Faithful {
     pub(super) thread: bool,
     /// `None` when one of the two is not known.
     pub(super) coroutine: Option<bool>,
+}
+
+impl Faithful {
+    /// Of a request that one thread has read, and another one, or the same, has answered.
+    pub(super) fn of(open: &Open, request: Thread, response: Thread) -> Self {
+        let both = open.coroutine.id != 0 && response.coroutine.id != 0;
+        Self {
+            thread: response.tid == request.tid,
+            coroutine: both.then_some(response.coroutine.id == open.coroutine.id),
+        }
+    }
 }
 
 impl Open {

@@ -80,6 +80,7 @@ impl Bench {
             pipelined: false,
 
             collected: false,
+            brokered: None,
             operation: self.operation,
             target: self.target,
             target_text: Arc::clone(&self.target_text),

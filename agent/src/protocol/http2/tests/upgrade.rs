@@ -32,7 +32,7 @@ fn run_in<'a>(segments: impl IntoIterator<Item = (u64, &'a (Direction, Vec<u8>))
         stats += follower.take_stats();
         numbers.extend(follower.notices().filter_map(|notice| match notice {
             Notice::Begun(begun) => Some(begun.number),
-            Notice::Dropped { .. } => None,
+            _ => None,
         }));
     }
     assert_eq!(numbers, (1..=stats.requests as u32).collect::<Vec<_>>(), "each is told once");
