@@ -113,6 +113,7 @@ impl Observer {
                 ("stale_records", connections.stale),
                 ("unannounced", connections.unannounced),
                 ("not_http", connections.not_http),
+                ("unsupported", connections.unsupported),
                 ("upgraded", connections.upgraded),
                 ("exchanges_not_selected", engine.stats.not_selected),
                 ("processes_evicted", engine.processes.evicted()),

@@ -117,6 +117,8 @@ pub struct Stats {
     pub stale: u64,
     /// Connections that turned out not to be what is followed.
     pub not_http: u64,
+    /// Connections that speak a version that is not followed.
+    pub unsupported: u64,
     /// Connections that were upgraded to another protocol, or became tunnels.
     pub upgraded: u64,
 }
@@ -382,7 +384,11 @@ impl Connections {
         let verdict = deliver(rest);
         if let Verdict::Ignore(reason) = verdict {
             match reason {
-                IgnoreReason::NotThisProtocol | IgnoreReason::Unsupported(_) => self.stats.not_http += 1,
+                IgnoreReason::NotThisProtocol => self.stats.not_http += 1,
+                IgnoreReason::Unsupported(version) => {
+                    self.stats.unsupported += 1;
+                    tracing::info!(version, tgid = connection.tgid.0, "a connection that is not followed");
+                }
                 IgnoreReason::Upgraded => self.stats.upgraded += 1,
             }
             self.followed += follower.take_stats();

@@ -98,7 +98,7 @@ impl Traces {
             Some(place) => By::Placed(open.cause(place, Some(Link::certain(Method::Content)))),
             None => By::Open(id),
         };
-        self.published.sent(name, Publish { id, by, span_id: open.span_id, start: open.at, at });
+        self.published.sent(name, Publish { id, by, start: open.at, at });
     }
 
     /// A message was moved, and is settled.

@@ -164,7 +164,10 @@ impl Traces {
         if self.open.get(&child).is_some_and(|open| open.passes_on) {
             return;
         }
+        let of_message = |parent: u64| self.open.get(&ExchangeId(parent)).is_some_and(|open| open.arrival.is_some());
         match (link.parent, Method::of(link.method)) {
+            // A broker gives many messages at once, and how soon calls follow then tells them apart too badly.
+            (Some(parent), Some(Method::Delay)) if of_message(parent) => self.uproot(child, out),
             (Some(parent), Some(method)) => {
                 let by_target = self.open.get(&child).is_some_and(|open| open.request_id.is_none());
                 let method = if method == Method::RequestId && by_target { Method::Target } else { method };

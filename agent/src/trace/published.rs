@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use agent_common::ids::{MonoNanos, SpanId};
+use agent_common::ids::MonoNanos;
 use rustc_hash::FxHashMap;
 
 use super::messages::By;
@@ -27,8 +27,6 @@ const QUEUES: usize = 64;
 pub(super) struct Publish {
     pub(super) id: ExchangeId,
     pub(super) by: By,
-    /// Its span.
-    pub(super) span_id: SpanId,
     /// Its first octet, and its last one.
     pub(super) start: MonoNanos,
     pub(super) at: MonoNanos,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Tracer, made};
 use crate::conn::Finished;
-use crate::protocol::amqp::{self, Side, Transfer};
+use crate::protocol::amqp::{self, Settled, Side, Transfer};
 use crate::signal::metrics::{Messages, MessagingCall, Queued, Registry};
 use crate::signal::rabbitmq::{self, SYSTEM};
 use crate::signal::resource::Resource;
@@ -34,10 +34,12 @@ impl Tracer {
         let error_type = rabbitmq::error_type(exchange);
         let sent = transfer.kind == amqp::Kind::Publish;
         // How long a message is worked on is no call of its consumer.
-        let end = match (transfer.kind, kind) {
-            (amqp::Kind::Publish, _) => Some(exchange.end),
-            (amqp::Kind::Get, _) => Some(exchange.request_end),
-            (amqp::Kind::Deliver, _) => None,
+        let end = match transfer.kind {
+            // When it was taken over is not known then.
+            amqp::Kind::Publish if transfer.settled == Settled::Unknown => None,
+            amqp::Kind::Publish => Some(exchange.end),
+            amqp::Kind::Get => Some(exchange.request_end),
+            amqp::Kind::Deliver => None,
         };
         if let Some(end) = end {
             registry.messaging_call(&MessagingCall {
