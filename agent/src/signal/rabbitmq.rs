@@ -182,3 +182,64 @@ pub(super) fn weight(transfer: &Transfer) -> usize {
         + shared.map(|text| text.len()).sum::<usize>()
         + texts.map(|text| text.len()).sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::amqp::sample;
+
+    fn of(kind: Kind, exchange: &str, routing_key: &str, queue: Option<&str>) -> Transfer {
+        let (exchange, routing_key) = (Some(exchange.into()), Some(routing_key.into()));
+        Transfer { exchange, routing_key, queue: queue.map(Into::into), ..sample(kind).message }
+    }
+
+    #[test]
+    fn destinations_say_what_is_known_once() {
+        for (kind, exchange, routing_key, queue, expected) in [
+            (Kind::Publish, "events", "order.new", None, Some("events:order.new")),
+            (Kind::Publish, "", "orders", None, Some("orders")),
+            (Kind::Publish, "events", "", None, Some("events")),
+            (Kind::Publish, "", "", None, None),
+            (Kind::Deliver, "events", "order.new", Some("orders"), Some("events:order.new:orders")),
+            (Kind::Deliver, "events", "order.new", None, Some("events:order.new")),
+            (Kind::Get, "events", "orders", Some("orders"), Some("events:orders")),
+            (Kind::Deliver, "", "orders", Some("orders"), Some("orders")),
+            (Kind::Deliver, "events", "", Some("orders"), Some("events:orders")),
+        ] {
+            let transfer = of(kind, exchange, routing_key, queue);
+            assert_eq!(destination(&transfer).as_deref(), expected, "{exchange} {routing_key} {queue:?}");
+            assert!(!is_anonymous(&transfer));
+        }
+        assert_eq!(&*span_name(&of(Kind::Publish, "", "", None)), "publish");
+        assert_eq!(&*span_name(&of(Kind::Deliver, "e", "k", Some("q"))), "process e:k:q");
+    }
+
+    #[test]
+    fn queues_that_their_broker_has_named_are_one_series() {
+        let generated = of(Kind::Deliver, "events", "order.new", Some("amq.gen-1UAkcLGqIDEs"));
+        assert_eq!(common_destination(&generated).as_deref(), Some("events:order.new:amq.gen"));
+        assert!(is_anonymous(&generated));
+        let reply = of(Kind::Publish, "", "amq.rabbitmq.reply-to.g1h2AA", None);
+        assert_eq!(common_destination(&reply).as_deref(), Some("amq.rabbitmq.reply-to"));
+        assert!(is_anonymous(&reply));
+        let named = of(Kind::Publish, "", "amq.generous", None);
+        assert_eq!((common_destination(&named).as_deref(), is_anonymous(&named)), (Some("amq.generous"), false));
+    }
+
+    #[test]
+    fn what_was_not_taken_over_has_an_error_type() {
+        let error = |settled: Settled, code: Option<u16>| {
+            let mut exchange = sample(Kind::Publish);
+            exchange.message.settled = settled;
+            exchange.message.error = code.map(|code| (code, "".into()));
+            error_type(&exchange)
+        };
+        assert_eq!(error(Settled::Returned { code: 312, text: "NO_ROUTE".into() }, None), Some("no_route"));
+        assert_eq!(error(Settled::ChannelClosed, Some(404)), Some("not_found"));
+        assert_eq!(error(Settled::ChannelClosed, None), Some("channel_closed"));
+        assert_eq!(error(Settled::Open, Some(200)), None, "closed in order");
+        assert_eq!(error(Settled::Nacked { requeue: true }, None), Some("nack"));
+        assert_eq!(error(Settled::Rejected { requeue: false }, None), Some("reject"));
+        assert_eq!((error(Settled::Confirmed, None), error(Settled::Unknown, None)), (None, None));
+    }
+}

@@ -169,3 +169,82 @@ impl Alike {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUE: u64 = 1;
+
+    fn sent(published: &mut Published, id: u64, at: u64) {
+        let id = ExchangeId(id);
+        published.sent(7, Publish { id, by: By::Open(id), start: MonoNanos(at), at: MonoNanos(at) });
+    }
+
+    /// Whose message a queue hands out, if that is certain.
+    fn taken(published: &mut Published, queue: u64, at: u64, redelivered: bool) -> Option<u64> {
+        let delivery = Delivery { name: 7, queue, redelivered, at: MonoNanos(at) };
+        published.take(&delivery).map(|publish| publish.id.0)
+    }
+
+    #[test]
+    fn each_queue_hands_a_message_out_once_and_then_again() {
+        let mut all = Published::default();
+        sent(&mut all, 1, 10);
+        assert_eq!(taken(&mut all, QUEUE, 20, false), Some(1));
+        assert_eq!(taken(&mut all, 2, 30, false), Some(1), "another queue");
+        assert_eq!(taken(&mut all, QUEUE, 40, true), Some(1), "again");
+        sent(&mut all, 2, 50);
+        assert_eq!(taken(&mut all, QUEUE, 60, false), Some(2), "the first one has come");
+        assert_eq!(taken(&mut all, QUEUE, 70, true), None, "one of two");
+    }
+
+    #[test]
+    fn of_messages_alike_none_is_known_until_all_have_come() {
+        let mut all = Published::default();
+        sent(&mut all, 1, 10);
+        sent(&mut all, 2, 11);
+        sent(&mut all, 3, 30);
+        assert_eq!(taken(&mut all, QUEUE, 20, false), None);
+        assert_eq!(taken(&mut all, QUEUE, 21, false), None);
+        assert_eq!(taken(&mut all, QUEUE, 40, false), Some(3));
+    }
+
+    #[test]
+    fn what_no_queue_took_is_not_waited_for() {
+        let mut all = Published::default();
+        sent(&mut all, 1, 10);
+        all.returned(7, ExchangeId(1));
+        sent(&mut all, 2, 20);
+        assert_eq!(taken(&mut all, QUEUE, 30, false), Some(2));
+    }
+
+    #[test]
+    fn messages_of_others_that_are_alike_end_all_certainty() {
+        let mut all = Published::default();
+        sent(&mut all, 1, 10);
+        assert_eq!(taken(&mut all, QUEUE, 5, false), None, "before it was sent");
+        sent(&mut all, 2, 20);
+        assert_eq!(taken(&mut all, QUEUE, 30, false), None);
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut all = Published::default();
+        for id in 0..2 * ALIKE as u64 {
+            sent(&mut all, id, 2 * id);
+            assert_eq!(taken(&mut all, QUEUE, 2 * id + 1, false), Some(id));
+        }
+        assert_eq!(taken(&mut all, 2, 1_000, false), None, "it may have those that are forgotten");
+        let mut crowd = Published::default();
+        (0..=ALIKE as u64).for_each(|id| sent(&mut crowd, id, id));
+        assert_eq!(taken(&mut crowd, QUEUE, 1_000, false), None);
+        sent(&mut crowd, 1_000, 2 * MEMORY);
+        assert_eq!((crowd.len(), taken(&mut crowd, QUEUE, 2 * MEMORY, false)), (1, Some(1_000)), "after an hour");
+        for id in 0..2 * MOST as u64 {
+            let publish = Publish { id: ExchangeId(id), by: By::Open(ExchangeId(id)), start: MonoNanos(1), at: MonoNanos(1) };
+            crowd.sent(id, publish);
+        }
+        assert_eq!((crowd.len(), crowd.by_name.len()), (MOST as u64, MOST));
+    }
+}

@@ -1,6 +1,7 @@
 //! Traces put together from made-up exchanges.
 
 mod births;
+mod deliveries;
 mod sampling;
 mod sdk;
 
