@@ -172,8 +172,9 @@ impl Observer {
     pub fn report(&self, books: &[(&'static str, Books)]) {
         let engine = pipeline::lock(&self.shared);
         let tracer = &engine.tracer.stats;
-        let exchanges = [tracer.http1, tracer.http2, tracer.kafka, tracer.amqp].iter().map(|of| of.server + of.client).sum::<u64>()
-            + tracer.failed_connections;
+        let exchanges =
+            [tracer.http1, tracer.http2, tracer.kafka, tracer.amqp].iter().map(|of| of.server + of.client).sum::<u64>()
+                + tracer.failed_connections;
         eprintln!(
             "remora: {exchanges} exchanges seen, {} spans made, {} left out by sampling",
             tracer.spans + engine.tail.kept,

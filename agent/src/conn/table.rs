@@ -11,9 +11,9 @@ use super::hellos::Hellos;
 use super::pairs::Pairs;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
+use crate::protocol::amqp::Transfer;
 use crate::protocol::http::{self, HttpMessage, Method};
 use crate::protocol::http2::Side;
-use crate::protocol::amqp::Transfer;
 use crate::protocol::kafka::Call;
 use crate::protocol::tls::{Hello, Session};
 use crate::protocol::{
@@ -91,7 +91,11 @@ pub enum Step {
     /// A call of Kafka has.
     Called(Finished<Call>),
     /// A message was handed to a broker from this time on; what names it.
-    Sent { id: ExchangeId, name: u64, at: MonoNanos },
+    Sent {
+        id: ExchangeId,
+        name: u64,
+        at: MonoNanos,
+    },
     /// A message was moved, and settled.
     Moved(Finished<Transfer>),
 }

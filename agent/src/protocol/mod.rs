@@ -177,6 +177,7 @@ pub struct Course {
 
 /// What a connection tells before an exchange is complete: what the observed process does meanwhile may be its doing.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every notice is the large one, or follows one")]
 pub enum Notice {
     /// A request's head was read.
     Begun(Begun),

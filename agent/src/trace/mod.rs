@@ -303,7 +303,13 @@ impl Traces {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (open, ends) = (self.open.len() as u64, self.ends.len() as u64);
-        Stats { open, ends, sdks: self.sdks.known(), batches: self.messages.batches() + self.published.len(), ..self.stats }
+        Stats {
+            open,
+            ends,
+            sdks: self.sdks.known(),
+            batches: self.messages.batches() + self.published.len(),
+            ..self.stats
+        }
     }
 
     /// A request of a traced process has begun. What gets its place by that and has finished already goes to `out`.

@@ -242,7 +242,8 @@ mod tests {
         sent(&mut crowd, 1_000, 2 * MEMORY);
         assert_eq!((crowd.len(), taken(&mut crowd, QUEUE, 2 * MEMORY, false)), (1, Some(1_000)), "after an hour");
         for id in 0..2 * MOST as u64 {
-            let publish = Publish { id: ExchangeId(id), by: By::Open(ExchangeId(id)), start: MonoNanos(1), at: MonoNanos(1) };
+            let publish =
+                Publish { id: ExchangeId(id), by: By::Open(ExchangeId(id)), start: MonoNanos(1), at: MonoNanos(1) };
             crowd.sent(id, publish);
         }
         assert_eq!((crowd.len(), crowd.by_name.len()), (MOST as u64, MOST));
