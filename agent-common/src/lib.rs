@@ -3,6 +3,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod amqp;
 pub mod context;
 pub mod counter;
 pub mod hint;

@@ -1,5 +1,6 @@
 //! Whether a socket is followed: what its first octets say.
 
+use agent_common::amqp;
 use agent_common::counter::Counter;
 use agent_common::http2::{self, FrameHead};
 use agent_common::ids::Direction;
@@ -27,13 +28,14 @@ pub struct First {
 #[inline(always)]
 pub fn decide(sk: u64, socket: &mut Socket, payload: Payload, len: u32, first: &First) -> bool {
     let Some((at, available)) = first_part(payload, len.into()) else { return false };
-    judge(sk, socket, at, available, first)
+    judge(socket, at, available) && lifecycle::take(sk, socket, first)
 }
 
-/// The same for the first octets of a transfer where they lie, of which there are `available`. A function of its own: the
-/// compiler would leave arguments undefined for a payload that is not in user memory, which the verifier refuses.
+/// The same for the first octets of a transfer where they lie, of which there are `available`; whether it is to be taken. A function of
+/// its own: the compiler would leave arguments undefined for a payload that is not in user memory, which the verifier refuses. It does not
+/// take the socket itself, which would be one frame too many behind `tls_return`.
 #[inline(never)]
-fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -> bool {
+fn judge(socket: &mut Socket, at: u64, available: u64) -> bool {
     let mut octets = [0_u8; 4];
     let read = match available {
         0 => return false,
@@ -52,18 +54,18 @@ fn judge(sk: u64, socket: &mut Socket, at: u64, available: u64, first: &First) -
         (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
         return false;
     }
-    let message = octets[0] == 0 && begins_like_message(at, available, socket.fresh != 0);
+    let message = octets[0] <= amqp::METHOD && begins_like_message(at, available, socket.fresh != 0);
     if socket.fresh != 0 {
         // A server of HTTP/2 may write before its client does.
         if message || begins_like_http(octets) {
-            return lifecycle::take(sk, socket, first);
+            return true;
         }
         socket.verdict = verdict::REFUSED;
         count(Counter::SocketsRefused);
         return false;
     }
     // In the middle of a connection only the beginning of a message says anything, and it may come at any time.
-    available >= 4 && (message || is_start_line(octets)) && lifecycle::take(sk, socket, first)
+    available >= 4 && (message || is_start_line(octets))
 }
 
 /// Whether a payload may begin a request, or a connection of HTTP/2.
@@ -74,11 +76,12 @@ pub fn begins_like_request(payload: Payload, len: u32) -> bool {
         return false;
     }
     let Some(octets) = call::user::<[u8; 4]>(at) else { return false };
-    (octets[0] == 0 && begins_like_message(at, available, false)) || begins_like_http(octets)
+    (octets[0] <= amqp::METHOD && begins_like_message(at, available, false)) || begins_like_http(octets)
 }
 
-/// Whether the octets at `at`, of which the first is 0, begin a message of HTTP/2 or Kafka: neither has one of 16 MiB. A function of
-/// its own, so that its frame adds to no chain of calls.
+/// Whether the octets at `at`, of which the first is 0 or 1, begin a message of HTTP/2 or Kafka, of which neither has one of 16 MiB, or a
+/// method of AMQP, which as a rule is no shorter than the head of a request. A function of its own, so that its frame adds to no chain
+/// of calls.
 #[inline(never)]
 fn begins_like_message(at: u64, available: u64, connection: bool) -> bool {
     if available == SIZE_OF_REQUEST {
@@ -89,7 +92,9 @@ fn begins_like_message(at: u64, available: u64, connection: bool) -> bool {
     if connection && frame.begins_connection() || !connection && frame.begins_call() {
         return true;
     }
-    available >= HEAD_OF_REQUEST && call::user(at).is_some_and(kafka::begins_request)
+    let Some(octets) = (available >= HEAD_OF_REQUEST).then(|| call::user(at)).flatten() else { return false };
+    let [head @ .., _, _, _]: [u8; kafka::HEAD] = octets;
+    kafka::begins_request(octets) || amqp::begins_method(head)
 }
 
 /// Whether these are the first octets of a TLS record of a type and a version in use (RFC 8446, section 5.1).
@@ -98,7 +103,7 @@ fn is_tls_record(octets: [u8; 4]) -> bool {
     matches!(octets[0], 20..=23) && octets[1] == 3 && octets[2] <= 4
 }
 
-/// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY` and HTTP/2's `PRI` do, or the
+/// Whether a connection may begin so: upper-case letters, as all methods in use, `PROXY`, HTTP/2's `PRI` and `AMQP` do, or the
 /// empty line that RFC 9112, section 2.2, lets a client send before. User space has the last word.
 #[inline(always)]
 fn begins_like_http(octets: [u8; 4]) -> bool {

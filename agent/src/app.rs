@@ -257,7 +257,7 @@ fn announce(address: SocketAddr, config: &Config, outputs: &Outputs, at_sockets:
     let to = if to.is_empty() { "none (set OTEL_EXPORTER_OTLP_ENDPOINT or --spans)".to_owned() } else { to.join(", ") };
     tracing::debug!(?config, "configuration");
     let place = if at_sockets { "sockets" } else { "system calls" };
-    eprintln!("remora {}: capturing HTTP and Kafka at the {place}; spans to {to}", env!("CARGO_PKG_VERSION"));
+    eprintln!("remora {}: capturing HTTP, Kafka and AMQP at the {place}; spans to {to}", env!("CARGO_PKG_VERSION"));
     eprintln!("remora: listening on http://{address} (page /, metrics /metrics)");
 }
 

@@ -25,6 +25,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const HTTP1: &str = "http1";
 const HTTP2: &str = "http2";
 const KAFKA: &str = "kafka";
+const AMQP: &str = "amqp";
 
 /// Reads the agent's state when somebody asks.
 pub struct Observer {
@@ -101,9 +102,10 @@ impl Observer {
             kernel_drops: kept(true).collect(),
             kernel_counts: kept(false).collect(),
             connections: vec![
-                (HTTP1, connections.open.saturating_sub(connections.http2 + connections.kafka)),
+                (HTTP1, connections.open.saturating_sub(connections.http2 + connections.kafka + connections.amqp)),
                 (HTTP2, connections.http2),
                 (KAFKA, connections.kafka),
+                (AMQP, connections.amqp),
             ],
             connection_counts: vec![
                 ("gaps", connections.gaps),
@@ -111,6 +113,7 @@ impl Observer {
                 ("stale_records", connections.stale),
                 ("unannounced", connections.unannounced),
                 ("not_http", connections.not_http),
+                ("unsupported", connections.unsupported),
                 ("upgraded", connections.upgraded),
                 ("exchanges_not_selected", engine.stats.not_selected),
                 ("processes_evicted", engine.processes.evicted()),
@@ -123,6 +126,8 @@ impl Observer {
                 Exchanges { protocol: HTTP2, kind: "client", count: tracer.http2.client },
                 Exchanges { protocol: KAFKA, kind: "server", count: tracer.kafka.server },
                 Exchanges { protocol: KAFKA, kind: "client", count: tracer.kafka.client },
+                Exchanges { protocol: AMQP, kind: "server", count: tracer.amqp.server },
+                Exchanges { protocol: AMQP, kind: "client", count: tracer.amqp.client },
                 Exchanges { protocol: "tcp", kind: "client", count: tracer.failed_connections },
             ],
             exchanges_lost: losses(engine),
@@ -167,8 +172,9 @@ impl Observer {
     pub fn report(&self, books: &[(&'static str, Books)]) {
         let engine = pipeline::lock(&self.shared);
         let tracer = &engine.tracer.stats;
-        let exchanges = [tracer.http1, tracer.http2, tracer.kafka].iter().map(|of| of.server + of.client).sum::<u64>()
-            + tracer.failed_connections;
+        let exchanges =
+            [tracer.http1, tracer.http2, tracer.kafka, tracer.amqp].iter().map(|of| of.server + of.client).sum::<u64>()
+                + tracer.failed_connections;
         eprintln!(
             "remora: {exchanges} exchanges seen, {} spans made, {} left out by sampling",
             tracer.spans + engine.tail.kept,

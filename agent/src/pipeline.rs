@@ -17,6 +17,7 @@ use crate::probe::sys::{self, ReaderFlag};
 use crate::process::Processes;
 use crate::process::programs::{Answer, Programs, STANDING};
 use crate::protocol::Begun;
+use crate::protocol::amqp::{Side, Transfer};
 use crate::protocol::kafka::Call;
 use crate::signal::http;
 use crate::signal::metrics::Registry;
@@ -208,6 +209,8 @@ impl Engine {
                 Step::Dropped(id) => self.traces.dropped(id, self.newest, &mut self.placed),
                 Step::Finished(finished) => self.finished(finished),
                 Step::Called(finished) => self.called(finished),
+                Step::Sent { id, name, at } => self.traces.sent(id, name, at),
+                Step::Moved(finished) => self.moved(finished),
             }
         }
         self.steps = steps;
@@ -220,7 +223,9 @@ impl Engine {
 
     fn begun(&mut self, id: ExchangeId, request: &Begun, endpoints: Option<Endpoints>, told: Option<Told>) {
         let resource = self.processes.of(request.thread.tgid, request.at);
-        if let Some(resource) = resource.filter(|_| self.admits(request.direction, endpoints)) {
+        // Whom a broker gives messages is a client.
+        let direction = if request.brokered.is_some() { Direction::Egress } else { request.direction };
+        if let Some(resource) = resource.filter(|_| self.admits(direction, endpoints)) {
             self.traces.begin(id, request, endpoints, told, &resource, &mut self.placed);
         }
     }
@@ -241,6 +246,22 @@ impl Engine {
             Some(resource) => {
                 self.tracer.called(&finished, &resource, &mut self.registry);
                 self.traces.called(finished, &resource, &mut self.placed);
+            }
+            None => self.stats.not_selected += 1,
+        }
+    }
+
+    fn moved(&mut self, finished: Finished<Transfer>) {
+        let exchange = &finished.exchange;
+        let resource = self.processes.of(exchange.request_thread.tgid, exchange.start);
+        let requests = match exchange.message.side {
+            Side::Client => Direction::Egress,
+            Side::Broker => Direction::Ingress,
+        };
+        match resource.filter(|_| self.admits(requests, finished.endpoints)) {
+            Some(resource) => {
+                self.tracer.transferred(&finished, &resource, &mut self.registry);
+                self.traces.moved(finished, &resource, &mut self.placed);
             }
             None => self.stats.not_selected += 1,
         }

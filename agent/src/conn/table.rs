@@ -11,6 +11,7 @@ use super::hellos::Hellos;
 use super::pairs::Pairs;
 use super::stream::{Place, Popped, Stream};
 use crate::probe::sys::Hints;
+use crate::protocol::amqp::Transfer;
 use crate::protocol::http::{self, HttpMessage, Method};
 use crate::protocol::http2::Side;
 use crate::protocol::kafka::Call;
@@ -89,6 +90,14 @@ pub enum Step {
     Finished(Finished),
     /// A call of Kafka has.
     Called(Finished<Call>),
+    /// A message was handed to a broker from this time on; what names it.
+    Sent {
+        id: ExchangeId,
+        name: u64,
+        at: MonoNanos,
+    },
+    /// A message was moved, and settled.
+    Moved(Finished<Transfer>),
 }
 
 /// What the table counts. Monotonic, but for the first three.
@@ -99,6 +108,8 @@ pub struct Stats {
     pub http2: u64,
     /// Those that speak Kafka's protocol.
     pub kafka: u64,
+    /// Those that speak AMQP.
+    pub amqp: u64,
     /// Connections dropped for want of room.
     pub evicted: u64,
     /// Connections whose opening was not seen in user space, so that their addresses are unknown.
@@ -108,8 +119,10 @@ pub struct Stats {
     pub gaps: u64,
     /// Records of octets that had been seen already.
     pub stale: u64,
-    /// Connections that turned out not to be HTTP.
+    /// Connections that turned out not to be what is followed.
     pub not_http: u64,
+    /// Connections that speak a version that is not followed.
+    pub unsupported: u64,
     /// Connections that were upgraded to another protocol, or became tunnels.
     pub upgraded: u64,
 }
@@ -190,12 +203,13 @@ impl Connections {
 
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (mut http2, mut kafka) = (0, 0);
+        let (mut http2, mut kafka, mut amqp) = (0, 0, 0);
         for speaks in self.table.values().filter_map(|connection| Some(connection.follower.as_ref()?.speaks())) {
             http2 += u64::from(speaks == Speaks::Http2);
             kafka += u64::from(speaks == Speaks::Kafka);
+            amqp += u64::from(speaks == Speaks::Amqp);
         }
-        Stats { open: self.table.len() as u64, http2, kafka, ..self.stats }
+        Stats { open: self.table.len() as u64, http2, kafka, amqp, ..self.stats }
     }
 
     /// What the followers counted, of connections gone and open, as of the last [`Self::sweep_all`].
@@ -218,7 +232,8 @@ impl Connections {
     #[must_use]
     pub fn open_sides(&self) -> Vec<OpenSide> {
         let side = |connection: &Connection| {
-            let follower = connection.follower.as_ref().filter(|follower| follower.speaks() != Speaks::Kafka)?;
+            let speaks_http = |speaks| matches!(speaks, Speaks::Http1 | Speaks::Http2);
+            let follower = connection.follower.as_ref().filter(|follower| speaks_http(follower.speaks()))?;
             let kind = match follower.request_direction()? {
                 Direction::Ingress => Kind::Server,
                 Direction::Egress => Kind::Client,
@@ -373,7 +388,11 @@ impl Connections {
         let verdict = deliver(rest);
         if let Verdict::Ignore(reason) = verdict {
             match reason {
-                IgnoreReason::NotThisProtocol | IgnoreReason::Unsupported(_) => self.stats.not_http += 1,
+                IgnoreReason::NotThisProtocol => self.stats.not_http += 1,
+                IgnoreReason::Unsupported(version) => {
+                    self.stats.unsupported += 1;
+                    tracing::info!(version, tgid = connection.tgid.0, "a connection that is not followed");
+                }
                 IgnoreReason::Upgraded => self.stats.upgraded += 1,
             }
             self.followed += follower.take_stats();
@@ -547,6 +566,7 @@ impl Connections {
                 Step::Begun { id: ExchangeId::new(conn, request.number), request, endpoints, told }
             }
             Notice::Dropped { number } => Step::Dropped(ExchangeId::new(conn, number)),
+            Notice::Sent { number, name, at } => Step::Sent { id: ExchangeId::new(conn, number), name, at },
         }));
         let session = &connection.session;
         let finished = |exchanged| {
@@ -554,6 +574,7 @@ impl Connections {
             match exchanged {
                 Exchanged::Http(exchange) => Step::Finished(Finished { conn, exchange, endpoints, session }),
                 Exchanged::Kafka(exchange) => Step::Called(Finished { conn, exchange, endpoints, session }),
+                Exchanged::Amqp(exchange) => Step::Moved(Finished { conn, exchange, endpoints, session }),
             }
         };
         out.extend(self.exchanges.drain(..).map(finished));

@@ -40,6 +40,7 @@ pub fn weight(span: &Span) -> usize {
     let texts = match &span.detail {
         Detail::Connect(_) => 0,
         Detail::Message(detail) => detail.weight(),
+        Detail::Moved(moved) => moved.weight(),
         Detail::Http(detail) => {
             let http = &detail.exchange.message;
             let long =

@@ -61,6 +61,10 @@ pub fn line(span: &Span, colour: bool, out: &mut String) {
             line.plain(format_args!("{}", Safe(&span.name)));
             (detail.message.call.endpoints.map(|ends| ends.peer), detail.error_type())
         }
+        Detail::Moved(moved) => {
+            line.plain(format_args!("{}", Safe(&span.name)));
+            (moved.transfer.endpoints.map(|ends| ends.peer), moved.error_type())
+        }
     };
     line.plain(format_args!("{}", Duration(span.end.0.saturating_sub(span.start.0))));
     if let Some(peer) = peer {

@@ -84,7 +84,7 @@ impl Filter {
     pub(super) fn matches(&self, span: &Span) -> bool {
         let code = match &span.detail {
             Detail::Http(detail) => detail.exchange.message.status,
-            Detail::Connect(_) | Detail::Message(_) => None,
+            Detail::Connect(_) | Detail::Message(_) | Detail::Moved(_) => None,
         };
         let status = match self.status {
             StatusFilter::All => true,
@@ -112,6 +112,7 @@ pub(super) fn path(span: &Span) -> Option<&str> {
             }
         }
         Detail::Message(detail) => detail.topic(),
+        Detail::Moved(moved) => moved.destination(),
         Detail::Connect(_) => None,
     }
 }

@@ -79,6 +79,13 @@ impl Serialize for SpanView<'_> {
                 map.serialize_entry("error", &detail.error_type())?;
                 map.serialize_entry("peer", &detail.message.call.endpoints.map(|endpoints| peer(endpoints.peer)))?;
             }
+            Detail::Moved(moved) => {
+                for absent in ["method", "status", "ttfb_ms"] {
+                    map.serialize_entry(absent, &())?;
+                }
+                map.serialize_entry("error", &moved.error_type())?;
+                map.serialize_entry("peer", &moved.transfer.endpoints.map(|endpoints| peer(endpoints.peer)))?;
+            }
         }
         map.serialize_entry("attributes", &SpanAttributes { span, limit })?;
         if self.whole {

@@ -195,6 +195,7 @@ fn weight(span: &Span) -> usize {
         Detail::Http(detail) => size_of::<Exchange>() + http_weight(&detail.exchange.message),
         Detail::Connect(_) => 0,
         Detail::Message(detail) => detail.weight(),
+        Detail::Moved(moved) => moved.weight(),
     };
     size_of::<Span>() + span.name.len() + text(span.trace_state.as_deref()) + detail
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use agent_common::ids::{Direction, MonoNanos, Seq};
 
 use super::http::{Method, Stats};
-use super::{Config, End, Exchanged, IgnoreReason, Notice, Segment, Thread, Verdict, Want, http1, http2, kafka};
+use super::{Config, End, Exchanged, IgnoreReason, Notice, Segment, Thread, Verdict, Want, amqp, http1, http2, kafka};
 
 /// The protocols that are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,7 @@ pub enum Speaks {
     Http1,
     Http2,
     Kafka,
+    Amqp,
 }
 
 /// The state of one TCP connection as one process sees it.
@@ -31,6 +32,7 @@ enum Protocol {
     Http1(http1::Follower),
     Http2(http2::Follower),
     Kafka(Box<kafka::Follower>),
+    Amqp(Box<amqp::Follower>),
 }
 
 /// What every method below passes on.
@@ -40,6 +42,7 @@ macro_rules! each {
             Protocol::Http1($follower) => $does,
             Protocol::Http2($follower) => $does,
             Protocol::Kafka($follower) => $does,
+            Protocol::Amqp($follower) => $does,
         }
     };
 }
@@ -107,6 +110,8 @@ impl Follower {
             self.protocol = Protocol::Http2(http2::Follower::new(true, Arc::clone(&self.config.http)));
         } else if same && kafka::begins_request(&octets) == Some(true) {
             self.protocol = self.kafka();
+        } else if same && amqp::begins_connection(&octets) == Some(true) {
+            self.protocol = self.amqp();
         }
         self.replay(before, out);
         true
@@ -125,29 +130,34 @@ impl Follower {
         Protocol::Kafka(Box::new(kafka::Follower::new(self.fresh, config, topics)))
     }
 
+    fn amqp(&self) -> Protocol {
+        Protocol::Amqp(Box::new(amqp::Follower::new(self.fresh, Arc::clone(&self.config.amqp))))
+    }
+
     /// Guesses by what a call in the middle of a connection begins with, until that has proved right.
     fn guess(&mut self, octets: &[u8]) {
-        let frame = || http2::begins_call(octets) || http2::begins_connection(octets);
-        match &self.protocol {
-            Protocol::Http1(follower) if follower.request_direction().is_none() => {
-                if frame() {
-                    self.protocol = Protocol::Http2(http2::Follower::new(false, Arc::clone(&self.config.http)));
-                } else if kafka::may_begin_request(octets) {
-                    self.protocol = self.kafka();
-                }
-            }
-            Protocol::Http2(follower) if !follower.is_certain() && http1::begins_message(octets) => {
-                self.protocol = Protocol::Http1(http1::Follower::new(false, Arc::clone(&self.config.http)));
-            }
-            Protocol::Kafka(follower) if !follower.is_certain() => {
-                if http1::begins_message(octets) {
-                    self.protocol = Protocol::Http1(http1::Follower::new(false, Arc::clone(&self.config.http)));
-                } else if frame() {
-                    self.protocol = Protocol::Http2(http2::Follower::new(false, Arc::clone(&self.config.http)));
-                }
-            }
-            Protocol::Http1(_) | Protocol::Http2(_) | Protocol::Kafka(_) => {}
+        let undecided = match &self.protocol {
+            Protocol::Http1(follower) => follower.request_direction().is_none(),
+            Protocol::Http2(follower) => !follower.is_certain() && http1::begins_message(octets),
+            Protocol::Kafka(follower) => !follower.is_certain(),
+            Protocol::Amqp(follower) => !follower.is_certain(),
+        };
+        if !undecided {
+            return;
         }
+        let speaks = self.speaks();
+        let guessed = if speaks != Speaks::Http1 && http1::begins_message(octets) {
+            Protocol::Http1(http1::Follower::new(false, Arc::clone(&self.config.http)))
+        } else if speaks != Speaks::Http2 && (http2::begins_call(octets) || http2::begins_connection(octets)) {
+            Protocol::Http2(http2::Follower::new(false, Arc::clone(&self.config.http)))
+        } else if speaks != Speaks::Amqp && amqp::may_begin(octets) {
+            self.amqp()
+        } else if speaks == Speaks::Http1 && kafka::may_begin_request(octets) {
+            self.kafka()
+        } else {
+            return;
+        };
+        self.protocol = guessed;
     }
 
     /// Octets of one direction were lost before what comes next: this many, or an unknown number.
@@ -192,6 +202,7 @@ impl Follower {
             Protocol::Http1(_) => Speaks::Http1,
             Protocol::Http2(_) => Speaks::Http2,
             Protocol::Kafka(_) => Speaks::Kafka,
+            Protocol::Amqp(_) => Speaks::Amqp,
         }
     }
 
@@ -199,7 +210,7 @@ impl Follower {
     pub(crate) const fn http2(&self) -> Option<&http2::Follower> {
         match &self.protocol {
             Protocol::Http2(follower) => Some(follower),
-            Protocol::Http1(_) | Protocol::Kafka(_) => None,
+            Protocol::Http1(_) | Protocol::Kafka(_) | Protocol::Amqp(_) => None,
         }
     }
 
@@ -207,7 +218,7 @@ impl Follower {
     pub(crate) const fn http2_mut(&mut self) -> Option<&mut http2::Follower> {
         match &mut self.protocol {
             Protocol::Http2(follower) => Some(follower),
-            Protocol::Http1(_) | Protocol::Kafka(_) => None,
+            Protocol::Http1(_) | Protocol::Kafka(_) | Protocol::Amqp(_) => None,
         }
     }
 
@@ -218,6 +229,7 @@ impl Follower {
             Protocol::Http1(follower) => follower.is_unsettled(),
             Protocol::Http2(follower) => follower.is_unsettled(),
             Protocol::Kafka(_) => false,
+            Protocol::Amqp(follower) => follower.is_unsettled(),
         }
     }
 
@@ -227,6 +239,7 @@ impl Follower {
             Protocol::Http1(follower) => follower.settle(now, &mut |exchange| out(exchange.into())),
             Protocol::Http2(follower) => follower.settle(&mut |exchange| out(exchange.into())),
             Protocol::Kafka(_) => {}
+            Protocol::Amqp(follower) => follower.settle_unknown(now, &mut |exchange| out(exchange.into())),
         }
     }
 
@@ -242,7 +255,7 @@ impl Follower {
         match &self.protocol {
             Protocol::Http1(follower) => follower.oldest_method(),
             Protocol::Http2(follower) => follower.oldest_method(),
-            Protocol::Kafka(_) => None,
+            Protocol::Kafka(_) | Protocol::Amqp(_) => None,
         }
     }
 
@@ -270,5 +283,6 @@ const BEGINNING: usize = if kafka::BEGINNING > http2::BEGINNING { kafka::BEGINNI
 fn is_undecided(octets: &[u8]) -> bool {
     const PREFACE: &[u8] = b"PRI ";
     (octets.len() < PREFACE.len() && PREFACE.starts_with(octets))
+        || (octets.first() == Some(&b'A') && amqp::begins_connection(octets).is_none())
         || (octets.first() == Some(&0) && !http2::begins_connection(octets) && kafka::begins_request(octets).is_none())
 }

@@ -107,6 +107,7 @@ impl<M> DerefMut for Exchange<M> {
 pub enum Exchanged {
     Http(Box<Exchange>),
     Kafka(Box<Exchange<kafka::Call>>),
+    Amqp(Box<Exchange<amqp::Transfer>>),
 }
 
 impl Exchanged {
@@ -115,6 +116,7 @@ impl Exchanged {
         match self {
             Self::Http(exchange) => exchange,
             Self::Kafka(exchange) => exchange,
+            Self::Amqp(exchange) => exchange,
         }
     }
 }
@@ -131,11 +133,18 @@ impl From<Exchange<kafka::Call>> for Exchanged {
     }
 }
 
+impl From<Exchange<amqp::Transfer>> for Exchanged {
+    fn from(exchange: Exchange<amqp::Transfer>) -> Self {
+        Self::Amqp(Box::new(exchange))
+    }
+}
+
 /// What the followers of all connections need.
 #[derive(Debug, Default)]
 pub struct Config {
     pub http: Arc<http::Config>,
     pub kafka: Arc<kafka::Config>,
+    pub amqp: Arc<amqp::Config>,
     /// Names of topics by id, as any connection has told.
     pub topics: Arc<kafka::Topics>,
 }
@@ -168,11 +177,14 @@ pub struct Course {
 
 /// What a connection tells before an exchange is complete: what the observed process does meanwhile may be its doing.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every notice is the large one, or follows one")]
 pub enum Notice {
     /// A request's head was read.
     Begun(Begun),
     /// The request of this number will not become an exchange.
     Dropped { number: u32 },
+    /// The last octet of a message was handed to the kernel at this time: a broker may hand it on from then on.
+    Sent { number: u32, name: u64, at: MonoNanos },
 }
 
 /// A request that has begun.
@@ -197,6 +209,8 @@ pub struct Begun {
     pub pipelined: bool,
     /// It may have been made for several requests at once, as a batch of messages.
     pub collected: bool,
+    /// It is no request, but a message that a broker has handed to the process.
+    pub brokered: Option<Brokered>,
     /// What is asked for, as a hash of method and shape of the path: alike for requests of one kind, as a rule.
     pub operation: u32,
     /// A hash of the whole target as sent: a proxy passes it on.
@@ -207,6 +221,21 @@ pub struct Begun {
     pub request_id: Option<u64>,
     /// Trace context that the request carried.
     pub context: Option<context::TraceContext>,
+}
+
+/// A message that a broker has handed to a client.
+#[derive(Clone, Debug)]
+pub struct Brokered {
+    /// Names it as [`Notice::Sent`] does, unless that is not known: a hash of what the broker passes on as it is. Messages alike
+    /// have the same.
+    pub name: Option<u64>,
+    /// The queue that it comes from, where that is known; and who has got it, by channel and name.
+    pub queue: Option<Arc<str>>,
+    pub consumer: u64,
+    /// The broker has handed it out before.
+    pub redelivered: bool,
+    /// Its exchange ends with its acknowledgement; otherwise with its last octet.
+    pub acknowledged: bool,
 }
 
 /// How an exchange failed below the application's own status codes.

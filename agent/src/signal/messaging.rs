@@ -16,13 +16,13 @@ const SEND: &str = "send";
 const RECEIVE: &str = "receive";
 
 /// Seconds since the message was sent, as far as that was seen.
-const TIME_IN_QUEUE: &str = "remora.messaging.time_in_queue";
+pub(super) const TIME_IN_QUEUE: &str = "remora.messaging.time_in_queue";
 /// The offset of the last record, where there are several.
 const LAST_OFFSET: &str = "remora.messaging.kafka.last_offset";
 /// How the records are compressed.
 const COMPRESSION: &str = "remora.messaging.kafka.compression";
 /// Set when part of the call was not seen.
-const PARTIAL: &str = "remora.partial";
+pub(super) const PARTIAL: &str = "remora.partial";
 
 /// `messaging.operation.name` and `messaging.operation.type` of a call: of one that is neither, its name in the protocol guide.
 pub(super) fn operation(api: ApiKey) -> (&'static str, Option<&'static str>) {
@@ -52,17 +52,28 @@ pub(super) fn count(partition: &Partition, sent: bool) -> Option<u64> {
     if sent { partition.records.as_ref()?.count } else { partition.count_brought() }
 }
 
+/// The value of `error.type` of what failed below the protocol.
+pub(super) const fn failure_name(failure: Failure) -> &'static str {
+    match failure {
+        Failure::ServerClosed => "server_closed",
+        Failure::ClientClosed => "client_closed",
+        Failure::Reset => "connection_reset",
+        Failure::TimedOut => "timeout",
+        Failure::Stream(_) => "_OTHER",
+    }
+}
+
+/// Nanoseconds in seconds.
+#[expect(clippy::cast_precision_loss, reason = "a double holds whole nanoseconds for 104 days")]
+pub(super) const fn time_in_queue(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
 /// The value of `error.type`: the broker's error, or how the call failed.
 #[must_use]
 pub(super) fn error_type(exchange: &Exchange<Call>, partition: Option<&Partition>) -> Option<&'static str> {
     if let Some(failure) = exchange.failure {
-        return Some(match failure {
-            Failure::ServerClosed => "server_closed",
-            Failure::ClientClosed => "client_closed",
-            Failure::Reset => "connection_reset",
-            Failure::TimedOut => "timeout",
-            Failure::Stream(_) => "_OTHER",
-        });
+        return Some(failure_name(failure));
     }
     let error = match partition {
         Some(partition) => partition.error,
@@ -99,8 +110,7 @@ pub(super) fn attributes(detail: &MessageDetail, sink: &mut impl AttributeSink) 
         sink.str(key::MESSAGING_CONSUMER_GROUP_NAME, group);
     }
     if let Some(queued) = message.queued {
-        #[expect(clippy::cast_precision_loss, reason = "a double holds whole nanoseconds for 104 days")]
-        sink.double(TIME_IN_QUEUE, queued as f64 / 1e9);
+        sink.double(TIME_IN_QUEUE, time_in_queue(queued));
     }
     if let Some(error) = error_type(exchange, message.partition()) {
         sink.str(key::ERROR_TYPE, error);

@@ -5,6 +5,7 @@ mod groups;
 pub mod http;
 mod messaging;
 pub mod metrics;
+mod rabbitmq;
 pub mod redact;
 pub mod resource;
 pub mod route;

@@ -7,11 +7,11 @@ pub use agent_common::ids::{SpanId, TraceId};
 
 use super::attribute::AttributeSink;
 use super::resource::Resource;
-use super::{http, messaging};
+use super::{http, messaging, rabbitmq};
 use crate::protocol::Exchange;
 use crate::protocol::kafka::Partition;
 use crate::protocol::tls::Session;
-use crate::trace::{Link, Message, SpanLink};
+use crate::trace::{Link, Message, Moved, SpanLink};
 
 const LINK_METHOD: &str = "remora.link.method";
 const LINK_CONFIDENCE: &str = "remora.link.confidence";
@@ -98,6 +98,8 @@ pub enum Detail {
     Http(HttpDetail),
     Connect(ConnectDetail),
     Message(MessageDetail),
+    /// A message that was published, or came.
+    Moved(Arc<Moved>),
 }
 
 /// A batch of messages that was sent, or came.
@@ -186,6 +188,31 @@ impl MessageDetail {
     }
 }
 
+impl Moved {
+    /// The value of `error.type`.
+    #[must_use]
+    pub fn error_type(&self) -> Option<&'static str> {
+        rabbitmq::error_type(&self.transfer.exchange)
+    }
+
+    /// Where the message was sent, or came from.
+    #[must_use]
+    pub fn destination(&self) -> Option<&str> {
+        let transfer = &self.transfer.exchange.message;
+        let queue = transfer.queue.as_deref();
+        [transfer.exchange.as_deref(), transfer.routing_key.as_deref(), queue]
+            .into_iter()
+            .flatten()
+            .find(|part| !part.is_empty())
+    }
+
+    /// About how many octets of memory it takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        rabbitmq::weight(&self.transfer.exchange.message)
+    }
+}
+
 /// Finished spans on their way to every exporter; shared, so that no exporter needs a copy.
 pub type Batch = Arc<Vec<Span>>;
 
@@ -200,6 +227,7 @@ impl Span {
             Detail::Http(detail) => http::attributes(detail.kind(), detail, sink),
             Detail::Connect(detail) => http::connect_attributes(detail, sink),
             Detail::Message(detail) => messaging::attributes(detail, sink),
+            Detail::Moved(moved) => rabbitmq::attributes(moved, sink),
         }
     }
 
@@ -208,7 +236,7 @@ impl Span {
     pub fn links(&self) -> &[SpanLink] {
         match &self.detail {
             Detail::Message(detail) => &detail.message.links,
-            Detail::Http(_) | Detail::Connect(_) => &[],
+            Detail::Http(_) | Detail::Connect(_) | Detail::Moved(_) => &[],
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From a finished exchange with its place in a trace to a measurement and a span: route, name, times.
 
 mod messages;
+mod moved;
 
 use std::sync::Arc;
 
@@ -49,6 +50,7 @@ pub struct Stats {
     pub http1: Exchanges,
     pub http2: Exchanges,
     pub kafka: Exchanges,
+    pub amqp: Exchanges,
     pub failed_connections: u64,
     pub spans: u64,
     /// By the head sampler.
@@ -85,6 +87,7 @@ impl Tracer {
             Subject::Exchange(finished) => self.exchange(finished, resource, span_id, place, left_out, registry),
             Subject::Connect { connection, errno } => self.connect_failed(&connection, errno, resource, span_id, place),
             Subject::Message(message) => self.message(message, resource, span_id, place, left_out, registry),
+            Subject::Moved(moved) => self.moved(moved, resource, span_id, place, left_out, registry),
         }
     }
 

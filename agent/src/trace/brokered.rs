@@ -316,7 +316,7 @@ impl Traces {
     }
 
     /// Processes are done with messages, and work on others from now on.
-    fn change_work(&mut self, Changes { done, begun }: Changes, at: MonoNanos, out: &mut Vec<Placed>) {
+    pub(super) fn change_work(&mut self, Changes { done, begun }: Changes, at: MonoNanos, out: &mut Vec<Placed>) {
         for id in done {
             let Some(open) = self.open.get_mut(&id) else { continue };
             open.over = true;

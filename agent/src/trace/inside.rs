@@ -10,7 +10,7 @@ use super::place::{Link, Method};
 use super::{Open, Placed, Traces};
 use crate::causality::{self, Facts, Incoming, Outgoing, Unborn};
 use crate::conn::ExchangeId;
-use crate::protocol::Coroutine;
+use crate::protocol::{Coroutine, Thread};
 use crate::signal::resource::Resource;
 use crate::signal::span::Kind;
 
@@ -35,6 +35,17 @@ pub(super) struct Faithful {
     pub(super) thread: bool,
     /// `None` when one of the two is not known.
     pub(super) coroutine: Option<bool>,
+}
+
+impl Faithful {
+    /// Of a request that one thread has read, and another one, or the same, has answered.
+    pub(super) fn of(open: &Open, request: Thread, response: Thread) -> Self {
+        let both = open.coroutine.id != 0 && response.coroutine.id != 0;
+        Self {
+            thread: response.tid == request.tid,
+            coroutine: both.then_some(response.coroutine.id == open.coroutine.id),
+        }
+    }
 }
 
 impl Open {
@@ -153,7 +164,10 @@ impl Traces {
         if self.open.get(&child).is_some_and(|open| open.passes_on) {
             return;
         }
+        let of_message = |parent: u64| self.open.get(&ExchangeId(parent)).is_some_and(|open| open.arrival.is_some());
         match (link.parent, Method::of(link.method)) {
+            // A broker gives many messages at once, and how soon calls follow then tells them apart too badly.
+            (Some(parent), Some(Method::Delay)) if of_message(parent) => self.uproot(child, out),
             (Some(parent), Some(method)) => {
                 let by_target = self.open.get(&child).is_some_and(|open| open.request_id.is_none());
                 let method = if method == Method::RequestId && by_target { Method::Target } else { method };

@@ -11,6 +11,7 @@
 
 mod births;
 mod brokered;
+mod deliveries;
 mod ends;
 mod habits;
 mod inside;
@@ -18,6 +19,7 @@ mod judge;
 mod messages;
 mod place;
 mod propagated;
+mod published;
 mod sdk;
 mod slowest;
 mod tail;
@@ -29,10 +31,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid, TraceId};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::births::Births;
 pub use self::brokered::Message;
+use self::deliveries::Arrival;
+pub use self::deliveries::Moved;
 use self::ends::{End, Ends, Key};
 use self::habits::Habits;
 use self::inside::{Faithful, unborn};
@@ -41,6 +45,7 @@ pub use self::messages::SpanLink;
 use self::messages::{Batch, Messages};
 pub use self::place::{Link, Method, Parent, Place, Verdict};
 use self::propagated::Propagated;
+use self::published::{Delivery, Published};
 pub use self::sdk::SdkSpans;
 use self::sdk::{Beginning, Sdks};
 pub use self::slowest::Percentile;
@@ -48,6 +53,7 @@ pub use self::tail::{Keep, Tail};
 use self::work::Works;
 use crate::causality::{self, Causality};
 use crate::conn::{ExchangeId, Finished};
+use crate::protocol::context::TraceContext;
 use crate::protocol::{Begun, Coroutine, Failure, Thread};
 use crate::sampling::{Origin, RateLimiter, Sampler};
 use crate::signal::resource::Resource;
@@ -75,6 +81,8 @@ pub enum Subject {
     },
     /// A batch of messages that was sent, or came.
     Message(Message),
+    /// A message that was published, or came.
+    Moved(Box<Moved>),
 }
 
 impl Subject {
@@ -83,6 +91,7 @@ impl Subject {
             Self::Exchange(finished) => finished.exchange.end,
             Self::Connect { connection, .. } => connection.at,
             Self::Message(message) => message.call.exchange.end,
+            Self::Moved(moved) => moved.transfer.exchange.end,
         }
     }
 }
@@ -130,6 +139,10 @@ struct Open {
     waiting: Vec<(ExchangeId, Option<Link>)>,
     /// Messages that it has sent, of which others may want to know the place.
     sent: Vec<Batch>,
+    /// What names the message that it has sent.
+    published: Option<u64>,
+    /// It is a message that came.
+    arrival: Option<Box<Arrival>>,
     resource: Arc<Resource>,
     /// Finished before its place was known.
     finished: Option<Subject>,
@@ -169,6 +182,8 @@ impl Open {
             left_out: false,
             waiting: Vec::new(),
             sent: Vec::new(),
+            published: None,
+            arrival: None,
             resource: Arc::clone(resource),
             finished: None,
             over: false,
@@ -212,7 +227,7 @@ pub struct Stats {
     pub ends: u64,
     /// Processes known to make spans of their own.
     pub sdks: u64,
-    /// Batches of messages remembered.
+    /// Batches of messages, and single ones, remembered.
     pub batches: u64,
 }
 
@@ -243,6 +258,11 @@ pub struct Traces {
     works: Works,
     /// Messages that came, and wait for what tells who sent them, by time.
     arrived: VecDeque<(MonoNanos, ExchangeId)>,
+    published: Published,
+    /// The same of a broker that gives its messages no numbers, with what tells them.
+    given: Vec<(MonoNanos, ExchangeId, Option<Delivery>)>,
+    /// Processes that have got such messages.
+    consuming: FxHashSet<Tgid>,
     stats: Stats,
 }
 
@@ -273,6 +293,9 @@ impl Traces {
             messages: Messages::default(),
             works: Works::default(),
             arrived: VecDeque::new(),
+            published: Published::default(),
+            given: Vec::new(),
+            consuming: FxHashSet::default(),
             stats: Stats::default(),
         }
     }
@@ -280,7 +303,13 @@ impl Traces {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let (open, ends) = (self.open.len() as u64, self.ends.len() as u64);
-        Stats { open, ends, sdks: self.sdks.known(), batches: self.messages.batches(), ..self.stats }
+        Stats {
+            open,
+            ends,
+            sdks: self.sdks.known(),
+            batches: self.messages.batches() + self.published.len(),
+            ..self.stats
+        }
     }
 
     /// A request of a traced process has begun. What gets its place by that and has finished already goes to `out`.
@@ -294,6 +323,9 @@ impl Traces {
         out: &mut Vec<Placed>,
     ) {
         self.note_births(request.at);
+        if let Some(brokered) = &request.brokered {
+            return self.given(id, request, brokered, resource, out);
+        }
         // An application's own context wins.
         let told = told.filter(|_| request.context.is_none());
         let kind = match request.direction {
@@ -416,28 +448,11 @@ impl Traces {
         let exchange = &finished.exchange;
         let end = exchange.end;
         let Some(open) = self.open.get_mut(&id).filter(|open| !open.over) else {
-            self.stats.untracked += 1;
-            let origin = Origin { service: &resource.service_name, target: Some(&exchange.message.target) };
-            let place = match &exchange.message.context {
-                Some(context) => self.judge.continued(context, origin, end),
-                None => self.judge.root(origin, end),
-            };
-            self.count(&place);
-            let span_id = self.judge.span_id();
-            return out.push(Placed {
-                subject: Subject::Exchange(finished),
-                resource,
-                span_id,
-                place,
-                left_out: false,
-            });
+            let (context, target) = (exchange.message.context.clone(), exchange.message.target.clone());
+            return self.untracked(Subject::Exchange(finished), &resource, context.as_ref(), &target, out);
         };
         self.sdks.finished(open.kind, open.tgid, exchange);
-        let faithful = exchange.response_thread.map(|thread| Faithful {
-            thread: thread.tid == exchange.request_thread.tid,
-            coroutine: (open.coroutine.id != 0 && thread.coroutine.id != 0)
-                .then_some(thread.coroutine.id == open.coroutine.id),
-        });
+        let faithful = exchange.response_thread.map(|thread| Faithful::of(open, exchange.request_thread, thread));
         open.over = true;
         let ending = open.ending();
         if ending.told
@@ -451,6 +466,26 @@ impl Traces {
         }
         self.ended(id, ending, end, faithful, out);
         self.conclude(id, Subject::Exchange(finished), resource, out);
+    }
+
+    /// Something that was not remembered since it began goes to `out`, with the place that its own context gives.
+    fn untracked(
+        &mut self,
+        subject: Subject,
+        resource: &Arc<Resource>,
+        context: Option<&TraceContext>,
+        target: &str,
+        out: &mut Vec<Placed>,
+    ) {
+        self.stats.untracked += 1;
+        let (origin, end) = (Origin { service: &resource.service_name, target: Some(target) }, subject.end());
+        let place = match context {
+            Some(context) => self.judge.continued(context, origin, end),
+            None => self.judge.root(origin, end),
+        };
+        self.count(&place);
+        let (span_id, resource) = (self.judge.span_id(), Arc::clone(resource));
+        out.push(Placed { subject, resource, span_id, place, left_out: false });
     }
 
     /// An exchange is over; it goes to `out` with its place, now or later.
@@ -475,6 +510,7 @@ impl Traces {
         self.habits.remove(&tgid);
         self.sdks.forget(tgid);
         self.births.forget(tgid);
+        self.consuming.remove(&tgid);
         self.work_is_over(tgid, out);
     }
 
@@ -493,6 +529,7 @@ impl Traces {
         }
         self.links = links;
         self.poll_messages(now, out);
+        self.poll_given(now, out);
         while let Some(&(at, id)) = self.lonely.front()
             && now.since(at) > PATIENCE
         {
@@ -518,6 +555,7 @@ impl Traces {
             self.alone(id, out);
         }
         self.poll_messages(MonoNanos(u64::MAX), out);
+        self.poll_given(MonoNanos(u64::MAX), out);
         let ids: Vec<ExchangeId> = self.open.keys().copied().collect();
         for id in ids {
             self.forget(id, now, out);
@@ -591,6 +629,9 @@ impl Traces {
             let over = open.over;
             for batch in std::mem::take(&mut open.sent) {
                 self.messages.placed(&batch, &open.cause(&place, Some(Link::certain(Method::Offset))));
+            }
+            if let Some(name) = open.published {
+                self.published.placed(name, id, &open.cause(&place, Some(Link::certain(Method::Content))));
             }
             self.count(&place);
             if let Some(subject) = finished {

@@ -18,6 +18,8 @@ pub enum Method {
     Tcp,
     /// The broker gave the message under the offset that the producer was told, with the same checksum.
     Offset,
+    /// The broker gave a message of this route and content, and of those that were sent no other can be meant.
+    Content,
     /// An id that both requests carry in a header.
     RequestId,
     /// The target of the request, which the process passes on as proxies do, and which no other open request has.
@@ -37,11 +39,12 @@ pub enum Method {
 }
 
 impl Method {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Context,
         Self::Socket,
         Self::Tcp,
         Self::Offset,
+        Self::Content,
         Self::RequestId,
         Self::Target,
         Self::Coroutine,
@@ -59,6 +62,7 @@ impl Method {
             Self::Socket => "socket",
             Self::Tcp => "tcp",
             Self::Offset => "offset",
+            Self::Content => "content",
             Self::RequestId => "request_id",
             Self::Target => "target",
             Self::Coroutine => "coroutine",
@@ -131,7 +135,7 @@ pub struct Place {
 impl Place {
     /// The place of what a span at this place has caused.
     pub(super) fn child(&self, span_id: SpanId, link: Link) -> Self {
-        let remote = matches!(link.method, Method::Socket | Method::Offset);
+        let remote = matches!(link.method, Method::Socket | Method::Offset | Method::Content);
         Self { parent: Some(Parent { span_id, remote, link }), ..self.clone() }
     }
 

@@ -1,6 +1,7 @@
 //! Traces put together from made-up exchanges.
 
 mod births;
+mod deliveries;
 mod sampling;
 mod sdk;
 
@@ -80,6 +81,7 @@ impl Bench {
             pipelined: false,
 
             collected: false,
+            brokered: None,
             operation: self.operation,
             target: self.target,
             target_text: Arc::clone(&self.target_text),

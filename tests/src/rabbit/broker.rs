@@ -76,6 +76,14 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Begins a connection with this header, and waits until the broker has answered.
+    pub fn hello(&self, header: [u8; 8]) -> Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(&header)?;
+        stream.read_exact(&mut [0; 8]).context("no answer")
+    }
+
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.server.pid()

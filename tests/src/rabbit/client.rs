@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde::Serialize;
 use tempfile::TempDir;
 
@@ -179,6 +180,12 @@ impl Consumer {
     /// Waits until it has had `count` deliveries.
     pub fn receives(&self, count: usize) -> Result<()> {
         wait_for_all(&[self], count)
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(DEADLINE).map(drop)
     }
 
     /// Asks it to end; gives what it has received.

@@ -4,6 +4,7 @@ mod broker;
 mod client;
 mod orders;
 mod plan;
+mod spans;
 mod topology;
 mod truth;
 
@@ -11,5 +12,6 @@ pub use broker::Broker;
 pub use client::{Consumer, Kind, Producer, wait_for_all};
 pub use orders::{Orders, Taker};
 pub use plan::{Ack, Consume, Produce};
+pub use spans::{Told, delivered, delivery, join, joined, method, publish, published};
 pub use topology::Topology;
 pub use truth::{Message, destination};

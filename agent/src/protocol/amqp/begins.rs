@@ -1,9 +1,11 @@
 //! What connections and calls begin with.
 
+use agent_common::amqp;
+pub(super) use agent_common::amqp::{LONGEST, METHOD};
+
 use super::method::{self, Sender};
 use super::properties::BASIC;
 
-pub(super) const METHOD: u8 = 1;
 pub(super) const HEADER: u8 = 2;
 pub(super) const BODY: u8 = 3;
 pub(super) const HEARTBEAT: u8 = 8;
@@ -13,10 +15,6 @@ pub(super) const FRAME_END: u8 = 0xce;
 pub(super) const HEAD: usize = 7;
 /// Octets of a protocol header: `AMQP` and the version.
 pub(super) const GREETING: usize = 8;
-/// The longest payload of a method's or content header's frame. Brokers take frames of 128 KiB by default.
-pub(super) const LONGEST: u32 = 128 << 10;
-/// RabbitMQ and its clients take no more channels by default.
-const CHANNELS: u16 = 2047;
 
 const MARK: &[u8] = b"AMQP";
 
@@ -44,6 +42,11 @@ pub(super) const fn other_version(greeting: [u8; GREETING]) -> Option<&'static s
     }
 }
 
+/// Whether a call may begin a frame, or be the connection's first.
+pub fn may_begin(octets: &[u8]) -> bool {
+    may_begin_frame(octets) || begins_connection(octets) == Some(true)
+}
+
 /// Whether a call in the middle of a connection may begin a frame: that of a method or of a content header, or a heartbeat alone. A
 /// frame's head alone counts, as those who read that first take it.
 pub fn may_begin_frame(octets: &[u8]) -> bool {
@@ -59,7 +62,7 @@ pub(super) fn begins_frame(octets: &[u8]) -> Option<bool> {
     let (head, rest) = octets.split_first_chunk::<HEAD>()?;
     let &[_, a, b, c, d, e, f] = head;
     let (channel, size) = (u16::from_be_bytes([a, b]), u32::from_be_bytes([c, d, e, f]));
-    if channel > CHANNELS || size > LONGEST {
+    if channel > amqp::CHANNELS || size > LONGEST {
         return Some(false);
     }
     if kind == HEARTBEAT {
@@ -73,7 +76,7 @@ pub(super) fn begins_frame(octets: &[u8]) -> Option<bool> {
     let &[a, b, c, d, ref arguments @ ..] = rest else { return None };
     let (class, second) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     if kind == METHOD {
-        return Some(method::sender(class, second).is_some() && (class == 10) == (channel == 0));
+        return Some(amqp::is_method(class, second) && (class == 10) == (channel == 0));
     }
     if class != BASIC || second != 0 || channel == 0 {
         return Some(false);

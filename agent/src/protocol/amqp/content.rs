@@ -14,7 +14,10 @@ use super::pending::Open;
 use super::properties::ContentHeader;
 use crate::protocol::http::Loss;
 use crate::protocol::piece::{Piece, Start};
-use crate::protocol::{Begun, Coroutine, Notice};
+use crate::protocol::{Begun, Brokered, Coroutine, Notice};
+
+/// How long a delivery waits for an acknowledgement that may not be due, in nanoseconds.
+const UNKNOWN_AFTER: u64 = 1_000_000_000;
 
 impl Content {
     const fn new(of: Of) -> Self {
@@ -73,6 +76,7 @@ impl Follower {
         }
         let Consumer { tag: consumer_tag, queue, no_ack, .. } = consumer.unwrap_or_default();
         open.no_ack = no_ack;
+        self.unsure |= no_ack.is_none();
         let transfer = &mut open.transfer;
         (transfer.consumer_tag, transfer.queue) = (consumer_tag, queue);
         (transfer.delivery_tag, transfer.redelivered) = (Some(tag), Some(redelivered));
@@ -133,6 +137,22 @@ impl Follower {
             }
             self.settle(oldest, Settled::Unknown, None, at, out);
         }
+    }
+
+    /// Gives out deliveries that nobody has acknowledged for a second, where it is not known whether anybody will.
+    pub fn settle_unknown(&mut self, now: MonoNanos, out: &mut impl FnMut(Exchange)) {
+        let (mut overdue, mut unsure) = (Vec::new(), false);
+        for (number, open) in self.pending.iter_mut() {
+            if open.transfer.kind != Kind::Publish && open.no_ack.is_none() {
+                if open.whole && now.since(open.end) > UNKNOWN_AFTER {
+                    overdue.push((number, open.end));
+                } else {
+                    unsure = true;
+                }
+            }
+        }
+        self.unsure = unsure;
+        overdue.into_iter().for_each(|(number, end)| self.settle(number, Settled::Unknown, None, end, out));
     }
 
     /// A message that the broker gives back: its content follows.
@@ -247,8 +267,9 @@ impl Follower {
                 open.end = last.at;
                 open.transfer.content = hash;
                 open.partial |= hash.is_none();
-                if sender == Sender::Broker {
-                    self.tell(number, last);
+                match sender {
+                    Sender::Broker => self.tell(number, last),
+                    _ => self.tell_sent(number, last.at),
                 }
                 self.arrived(number, last.at, out);
             }
@@ -267,6 +288,14 @@ impl Follower {
         }
     }
 
+    /// Tells that a message which a client sends is on its way.
+    fn tell_sent(&mut self, number: u64, at: MonoNanos) {
+        let open = self.pending.get(number).filter(|_| self.request_direction == Some(Direction::Egress));
+        if let Some(name) = open.and_then(|open| name(&open.transfer)) {
+            self.notices.push(Notice::Sent { number: short(number), name, at });
+        }
+    }
+
     /// Tells of a message that a client sends, with its content header, or has received as a whole: something may be caused by it.
     fn tell(&mut self, number: u64, last: &Piece<'_>) {
         let Some(open) = self.pending.get(number).filter(|_| self.request_direction == Some(Direction::Egress)) else {
@@ -275,6 +304,13 @@ impl Follower {
         let (kind, transfer) = (open.transfer.kind, &open.transfer);
         let Start { at, thread, position } = open.start;
         let queue = transfer.queue.as_ref().filter(|_| kind != Kind::Publish);
+        let brokered = (kind != Kind::Publish).then(|| Brokered {
+            name: name(transfer),
+            queue: transfer.queue.clone(),
+            consumer: hash((transfer.channel, &transfer.consumer_tag)),
+            redelivered: transfer.redelivered == Some(true),
+            acknowledged: open.no_ack != Some(true),
+        });
         let unique = (thread.tgid.0, thread.tid.0, at.0, position.0, number);
         let named = [&transfer.routing_key, &transfer.exchange].into_iter().flatten().find(|name| !name.is_empty());
         self.notices.push(Notice::Begun(Begun {
@@ -289,6 +325,7 @@ impl Follower {
             stream: None,
             pipelined: self.pending.count(kind) > 1,
             collected: false,
+            brokered,
             operation: short(hash((kind, &transfer.exchange, &transfer.routing_key, queue))),
             target: hash(unique),
             target_text: named.map_or_else(|| Arc::from(""), Arc::clone),
@@ -296,6 +333,12 @@ impl Follower {
             context: transfer.context.clone(),
         }));
     }
+}
+
+/// Names a message at both ends, unless something of it was not seen.
+fn name(transfer: &Transfer) -> Option<u64> {
+    let (exchange, routing_key) = (transfer.exchange.as_ref()?, transfer.routing_key.as_ref()?);
+    Some(hash((transfer.content?, exchange, routing_key)))
 }
 
 fn hash(what: impl std::hash::Hash) -> u64 {

@@ -46,6 +46,8 @@ pub struct Follower {
     pub(super) notices: Vec<Notice>,
     /// Segments in which nothing was found, while it is not certain that this is AMQP.
     pub(super) doubts: u32,
+    /// Deliveries wait of which it is not known whether an acknowledgement is due.
+    pub(super) unsure: bool,
     requests_ended: bool,
     responses_ended: bool,
     pub(super) over: Option<IgnoreReason>,
@@ -72,6 +74,7 @@ impl Follower {
             stats: Stats::default(),
             notices: Vec::new(),
             doubts: 0,
+            unsure: false,
             requests_ended: false,
             responses_ended: false,
             over: None,
@@ -144,6 +147,12 @@ impl Follower {
             Some(content) if content.hashed > 0 && content.hasher.is_some() => 0,
             _ => frame.left,
         }
+    }
+
+    /// Whether messages wait that [`Self::settle_unknown`] may give out.
+    #[must_use]
+    pub const fn is_unsettled(&self) -> bool {
+        self.unsure && self.over.is_none()
     }
 
     /// Messages under way, or not settled yet.

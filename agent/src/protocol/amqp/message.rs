@@ -73,6 +73,50 @@ pub struct Properties {
     pub persistent: Option<bool>,
 }
 
+/// A message of 5 octets that has come whole, for tests.
+#[cfg(test)]
+pub(crate) fn sample(kind: Kind) -> Exchange {
+    use agent_common::ids::{Direction, MonoNanos, Seq};
+
+    use crate::protocol::{Course, Thread};
+
+    let course = Course {
+        number: 1,
+        request_direction: if kind == Kind::Publish { Direction::Egress } else { Direction::Ingress },
+        request_thread: Thread::default(),
+        start: MonoNanos(1),
+        position: Seq(0),
+        request_end: MonoNanos(2),
+        response_start: None,
+        response_thread: None,
+        end: MonoNanos(3),
+        failure: None,
+        partial: false,
+    };
+    let message = Transfer {
+        kind,
+        side: Side::Client,
+        channel: 1,
+        exchange: Some("events".into()),
+        routing_key: Some("order.new".into()),
+        queue: (kind != Kind::Publish).then(|| "orders".into()),
+        consumer_tag: None,
+        delivery_tag: Some(3),
+        redelivered: Some(false),
+        mandatory: false,
+        properties: Properties::default(),
+        context: None,
+        body_size: Some(5),
+        envelope_size: 60,
+        content: Some(1),
+        settled: Settled::Unknown,
+        virtual_host: None,
+        cluster: None,
+        error: None,
+    };
+    Exchange { course, message }
+}
+
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {

@@ -302,5 +302,12 @@ mod tests {
                 .count()
         };
         assert_eq!((count(Sender::Client), count(Sender::Broker), count(Sender::Either)), (27, 29, 10));
+        for (class, method) in (0..=100).flat_map(|class| (0..=200).map(move |method| (class, method))) {
+            assert_eq!(
+                agent_common::amqp::is_method(class, method),
+                sender(class, method).is_some(),
+                "{class} {method}"
+            );
+        }
     }
 }

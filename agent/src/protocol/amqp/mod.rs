@@ -41,8 +41,10 @@ mod settling;
 mod tests;
 mod wire;
 
-pub use self::begins::{begins_connection, may_begin_frame};
+pub use self::begins::{begins_connection, may_begin, may_begin_frame};
 pub use self::follower::Follower;
+#[cfg(test)]
+pub(crate) use self::message::sample;
 pub use self::message::{Exchange, Kind, Properties, Settled, Side, Transfer};
 use super::http::Limits;
 

@@ -247,6 +247,7 @@ impl Pairing {
             pipelined: !self.pending.is_empty(),
 
             collected: false,
+            brokered: None,
             operation: operation(&head.message),
             target: target(&head.message),
             target_text: Arc::clone(&head.message.target),

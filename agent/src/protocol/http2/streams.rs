@@ -103,6 +103,7 @@ impl Streams {
             pipelined: false,
 
             collected: false,
+            brokered: None,
             operation: operation(&message),
             target: if message.target.is_empty() { unknown } else { target(&message) },
             target_text: message.target.clone(),

@@ -191,6 +191,7 @@ impl Follower {
             stream: None,
             pipelined: self.pending.len() > 0,
             collected: !request.facts.is_one_record(),
+            brokered: None,
             operation: fold(target),
             target,
             target_text: topic,

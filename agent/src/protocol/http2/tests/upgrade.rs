@@ -27,12 +27,12 @@ fn run_in<'a>(segments: impl IntoIterator<Item = (u64, &'a (Direction, Vec<u8>))
         let segment = Segment { at, thread: Thread::default(), position, octets, missing: 0, tail: &[] };
         verdict = follower.segment(*direction, segment, &mut |exchanged| match exchanged {
             Exchanged::Http(exchange) => out.push(*exchange),
-            Exchanged::Kafka(exchange) => panic!("{exchange:?}"),
+            other => panic!("{other:?}"),
         });
         stats += follower.take_stats();
         numbers.extend(follower.notices().filter_map(|notice| match notice {
             Notice::Begun(begun) => Some(begun.number),
-            Notice::Dropped { .. } => None,
+            _ => None,
         }));
     }
     assert_eq!(numbers, (1..=stats.requests as u32).collect::<Vec<_>>(), "each is told once");
