@@ -21,6 +21,9 @@ pub const OTLP: &str = "otlp";
 /// What was found out about connections, by `what`; `not_http` for those that are not followed.
 pub const CONNECTION_COUNTS: &str = "remora_connection_observations_total";
 
+/// Files with functions of TLS libraries that are hooked.
+pub const TLS_FILES: &str = "remora_tls_files";
+
 /// The duration histograms' names in the Prometheus exposition (OpenTelemetry's compatibility rules).
 pub const SERVER_DURATION: &str = "http_server_request_duration_seconds";
 pub const CLIENT_DURATION: &str = "http_client_request_duration_seconds";

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Agent;
 use tests::metrics::Metrics;
-use tests::names::{CONNECTION_COUNTS, MESSAGES_CONSUMED, MESSAGES_SENT, MESSAGING_DURATION, TIME_IN_QUEUE};
+use tests::names::{CONNECTION_COUNTS, MESSAGES_CONSUMED, MESSAGES_SENT, MESSAGING_DURATION, TIME_IN_QUEUE, TLS_FILES};
 use tests::rabbit::{
     Ack, Broker, Consume, Consumer, Kind, Message, Produce, Producer, Topology, delivered, destination, joined,
     published,
@@ -50,6 +50,11 @@ impl Case {
     /// Fails unless all have spans that tell of all, and each delivery is below its message's publish.
     fn check(&self, spans: &[Span], broker: &Broker) -> Result<()> {
         let published = published(spans, broker, self.sent.pid, &self.sent.messages, self.sent.bare)?;
+        for (message, span) in &published {
+            // What the producer itself put into the headers is the parent.
+            let parent = message.traceparent.as_deref().and_then(|context| context.split('-').nth(2));
+            ensure!(parent.unwrap_or_default() == span.parent_span_id, "{message:?} is not below {parent:?}: {span:?}");
+        }
         for Done { pid, bare, ack, messages } in &self.received {
             let what = || format!("{ack:?} of {:?}", messages.first().and_then(|message| message.queue.as_deref()));
             let delivered = delivered(spans, broker, *pid, messages, *bare, *ack).with_context(what)?;
@@ -309,10 +314,18 @@ fn all_is_the_same_under_tls() -> Result<()> {
     let broker = Broker::start_tls(&credentials)?;
     let agent = Agent::with_tls_on(broker.tls_port.context("it does not speak TLS")?)?;
     let kinds = [Kind::Pika, Kind::Amqplib, Kind::Amqp091];
+    let queue = |kind: Kind| format!("{kind:?}-secure");
+    let topology = Topology::new().queue("nothing");
+    broker.declare(&kinds.into_iter().fold(topology, |topology, kind| topology.queue(&queue(kind))))?;
+    // A program that was never seen before is read while it runs, and one in Go needs some milliseconds for all it has to do.
+    let before = agent.metrics()?.total(TLS_FILES, &[])?;
+    let idle = Consumer::start_tls(Kind::Amqp091, &broker, &Consume::from("nothing"), &credentials)?;
+    wait::until(Duration::from_secs(10), "its functions are hooked", || {
+        Ok((agent.metrics()?.total(TLS_FILES, &[])? > before).then_some(()))
+    })?;
     let mut cases = Vec::new();
     for (sender, receiver) in kinds.into_iter().zip(kinds.into_iter().rev()) {
-        let plan = Produce::to("", &format!("{sender:?}-secure"));
-        broker.declare(&Topology::new().queue(&plan.key))?;
+        let plan = Produce::to("", &queue(sender));
         let producer = Producer::start_tls(sender, &broker, &plan, &credentials)?;
         let pid = producer.pid();
         let sent = Done { pid, bare: false, ack: Ack::None, messages: producer.finish()? };
@@ -320,5 +333,6 @@ fn all_is_the_same_under_tls() -> Result<()> {
         let received = vec![Done::received(consumer, plan.count, false, Ack::Each)?];
         cases.push(Case { name: format!("{sender:?} to {receiver:?}"), sent, received });
     }
-    check(&cases, agent, &broker, false)
+    check(&cases, agent, &broker, false)?;
+    idle.stop().map(drop)
 }
