@@ -306,6 +306,25 @@ fn what_comes_twice_is_below_its_own_publish() -> Result<()> {
     lost(&broker)
 }
 
+/// Queues that come and go under names of the broker's: spans have the names, metrics all under one.
+#[test]
+fn queues_without_a_name_are_counted_together() -> Result<()> {
+    needs!("root", "rabbit");
+    let broker = Broker::start()?;
+    broker.declare(&Topology::new().exchange("news", "fanout"))?;
+    let agent = Agent::on(broker.port)?;
+    let start = |_| Consumer::start(Kind::Pika, &broker, &Consume::copies("news"));
+    let consumers: Vec<_> = (0..3).map(start).collect::<Result<_>>()?;
+    let sent = Done::sent(Kind::Amqplib, &broker, &Produce::to("news", ""))?;
+    let received = consumers.into_iter().map(|consumer| Done::received(consumer, 20, false, Ack::Each));
+    let cases = [Case { name: "news".to_owned(), sent, received: received.collect::<Result<_>>()? }];
+    let labels = [("messaging_operation_name", "process"), ("messaging_destination_name", "news:amq.gen")];
+    let counted = wait::until(Duration::from_secs(10), "all are counted under one name", || {
+        Ok((agent.metrics()?.sum(MESSAGES_CONSUMED, &labels) >= 59.5).then_some(()))
+    });
+    check(&cases, agent, &broker, false).and(counted)
+}
+
 /// By TLS, where the library is one that is seen through.
 #[test]
 fn all_is_the_same_under_tls() -> Result<()> {

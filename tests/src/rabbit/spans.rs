@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Ack, Broker, Message, destination};
-use crate::span::{CONSUMER, ERROR, PRODUCER, Span};
+use crate::span::{CONSUMER, ERROR, PRODUCER, Span, Value};
 
 /// What a client may take to log what it was told of, or has done, in nanoseconds.
 const LOGGED: u64 = 2_000_000_000;
@@ -112,6 +112,9 @@ fn common(span: &Span, broker: &Broker, message: &Message, bare: bool, operation
     ] {
         ensure!(span.str(key) == expected, "{key} is {:?} instead of {expected:?}", span.str(key));
     }
+    let unnamed = message.queue.as_deref().is_some_and(|queue| queue.starts_with("amq.gen-"));
+    let anonymous = span.attributes.get("messaging.destination.anonymous");
+    ensure!(anonymous == unnamed.then_some(&Value::Bool(true)), "it is called anonymous: {anonymous:?}");
     ensure!(span.int("server.port") == broker_port(span, broker), "another port than the broker's");
     let body = span.int("messaging.message.body.size");
     ensure!(body == Some(message.size), "{body:?} octets of a body of {}", message.size);
