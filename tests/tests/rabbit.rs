@@ -231,8 +231,8 @@ fn what_goes_wrong_is_called_by_its_name() -> Result<()> {
     }
     // AMQP 1.0 is another protocol of the same name, by itself, by TLS and by SASL.
     [0, 2, 3].into_iter().try_for_each(|id| broker.hello([b'A', b'M', b'Q', b'P', id, 1, 0, 0]))?;
-    wait::until(Duration::from_secs(5), "it is counted as not followed", || {
-        Ok((agent.metrics()?.sum(CONNECTION_COUNTS, &[("what", "not_http")]) >= 3.0).then_some(()))
+    wait::until(Duration::from_secs(5), "it is counted as not supported", || {
+        Ok((agent.metrics()?.sum(CONNECTION_COUNTS, &[("what", "unsupported")]) >= 3.0).then_some(()))
     })?;
     check(&cases, agent, &broker, false)
 }

@@ -209,6 +209,7 @@ fn an_order_is_one_trace() -> Result<()> {
     let few = misplaced.len();
     println!("of {links} links within processes that served several orders {few} are wrong, {unknown} unknown");
     ensure!(wrong.is_empty(), "{} of {} chains: {}", wrong.len(), chains.len(), wrong.join("\n"));
+    ensure!(unknown * 2 < links, "of {links} links {unknown} are unknown");
     ensure!(misplaced.is_empty(), "{} of {links} are wrong: {}", misplaced.len(), misplaced.join("\n"));
     shown.context("on the page")?;
     let places = |spans: &[Span]| -> BTreeSet<[String; 3]> {

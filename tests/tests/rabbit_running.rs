@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::{Agent, Builder};
 use tests::metrics::Metrics;
-use tests::names::{MESSAGES_CONSUMED, MESSAGES_SENT};
+use tests::names::{MESSAGES_CONSUMED, MESSAGES_SENT, MESSAGING_DURATION};
 use tests::rabbit::{
     Ack, Broker, Consume, Consumer, Kind, Message, Produce, Producer, Topology, delivery, join, publish,
 };
@@ -134,11 +134,20 @@ fn restarted_while_messages_flow() -> Result<()> {
         let (name, receiver) = (format!("{pid} to {:?}", consumer.kind), consumer.pid());
         old.push(Old { name, producer: (pid, sent), consumer: (receiver, consumer.stop()?), ack });
     }
+    let metrics = agent.metrics()?;
     let spans = agent.stop()?.spans;
     let check = |old: &Old| old.check(&spans, &broker, ready, (from, to)).err();
     let wrong: Vec<_> =
         old.iter().filter_map(|old| check(old).map(|error| format!("{}: {error:#}", old.name))).collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // How long a publish took that was not seen to be confirmed is not known. No confirm comes within a few microseconds.
+    for kind in Kind::ALL {
+        let labels =
+            [("messaging_operation_name", "publish"), ("messaging_destination_name", &*format!("events:{kind:?}"))];
+        let [count, sum] = ["count", "sum"].map(|what| metrics.sum(&format!("{MESSAGING_DURATION}_{what}"), &labels));
+        println!("{kind:?}: {count} publishes took {sum} s");
+        ensure!(kind == Kind::Pika || sum >= 20e-6 * count, "{count} publishes of {kind:?} took {sum} s");
+    }
     resumed
 }
 
