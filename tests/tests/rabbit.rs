@@ -142,6 +142,8 @@ fn every_message_is_published_once_and_delivered_once() -> Result<()> {
         (Kind::Java, to("java-each").channels(2), Kind::Amqp091),
         (Kind::Java, to("java-many").batch(20).traceparent(), Kind::Amqplib),
         (Kind::Java, to("java-none").unconfirmed(), Kind::Pika),
+        // So much that hundreds are under way at any time.
+        (Kind::Amqp091, to("go-flood").count(3000).batch(500), Kind::Java),
     ];
     let queue_of = |plan: &Produce| format!("{}-queue", plan.key);
     let topology = plans.iter().fold(Topology::new().exchange("events", "topic"), |topology, (_, plan, _)| {

@@ -59,9 +59,10 @@ pub fn delivered<'a>(
 ) -> Result<Vec<Told<'a>>> {
     let ours = of(spans, CONSUMER, pid);
     ensure!(ours.len() == received.len(), "{} spans of {} deliveries", ours.len(), received.len());
+    let by_tag: BTreeMap<_, _> = ours.iter().map(|span| (tag(span), *span)).collect();
     let mut told = Vec::new();
     for message in received {
-        let span = ours.iter().find(|span| tag(span) == message.tag);
+        let span = by_tag.get(&message.tag);
         let span = *span.with_context(|| format!("no span has {message:?}"))?;
         delivery(span, broker, message, bare, ack).with_context(|| format!("{message:?} has {span:?}"))?;
         told.push((message, span));
