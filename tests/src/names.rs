@@ -18,8 +18,11 @@ pub const SPANS_DROPPED: &str = "remora_spans_dropped_total";
 /// The value of `exporter` of OTLP.
 pub const OTLP: &str = "otlp";
 
-/// What was found out about connections, by `what`; `not_http` for those that are not followed.
+/// What was found out about connections, by `what`; `unsupported` for those of a protocol that is known and not followed.
 pub const CONNECTION_COUNTS: &str = "remora_connection_observations_total";
+
+/// Files with functions of TLS libraries that are hooked.
+pub const TLS_FILES: &str = "remora_tls_files";
 
 /// The duration histograms' names in the Prometheus exposition (OpenTelemetry's compatibility rules).
 pub const SERVER_DURATION: &str = "http_server_request_duration_seconds";

@@ -146,6 +146,8 @@ pub enum Ack {
 #[derive(Clone, Debug, Serialize)]
 pub struct Consume {
     pub queue: String,
+    /// Instead of a queue: an exchange. The broker then makes one for it, names it, and removes it with its consumer. Pika alone.
+    pub exchange: String,
     /// Of the connection; set by [`super::Consumer::start`] when it is empty.
     pub client: String,
     pub ack: Ack,
@@ -171,6 +173,7 @@ impl Consume {
     pub fn from(queue: &str) -> Self {
         Self {
             queue: queue.to_owned(),
+            exchange: String::new(),
             client: String::new(),
             ack: Ack::Each,
             every: 1,
@@ -182,6 +185,12 @@ impl Consume {
             port: 0,
             log: PathBuf::new(),
         }
+    }
+
+    /// What an exchange copies to all.
+    #[must_use]
+    pub fn copies(exchange: &str) -> Self {
+        Self { exchange: exchange.to_owned(), ..Self::from("") }
     }
 
     #[must_use]

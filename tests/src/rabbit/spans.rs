@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Ack, Broker, Message, destination};
-use crate::span::{CONSUMER, ERROR, PRODUCER, Span};
+use crate::span::{CONSUMER, ERROR, PRODUCER, Span, Value};
 
+/// What a client may take to log what it was told of, or has done, in nanoseconds.
+const LOGGED: u64 = 2_000_000_000;
 /// Two readings of the clock closer than this are the same, in nanoseconds.
 const SAME: u64 = 1_000_000;
 
@@ -57,9 +59,10 @@ pub fn delivered<'a>(
 ) -> Result<Vec<Told<'a>>> {
     let ours = of(spans, CONSUMER, pid);
     ensure!(ours.len() == received.len(), "{} spans of {} deliveries", ours.len(), received.len());
+    let by_tag: BTreeMap<_, _> = ours.iter().map(|span| (tag(span), *span)).collect();
     let mut told = Vec::new();
     for message in received {
-        let span = ours.iter().find(|span| tag(span) == message.tag);
+        let span = by_tag.get(&message.tag);
         let span = *span.with_context(|| format!("no span has {message:?}"))?;
         delivery(span, broker, message, bare, ack).with_context(|| format!("{message:?} has {span:?}"))?;
         told.push((message, span));
@@ -70,13 +73,8 @@ pub fn delivered<'a>(
 /// Fails unless the span has all that is known of a message that was published.
 pub fn publish(span: &Span, broker: &Broker, message: &Message, bare: bool) -> Result<()> {
     common(span, broker, message, bare, ["publish", "send"])?;
-    let Some(context) = &message.traceparent else { return Ok(()) };
-    let [_, trace, parent, _] = context.split('-').collect::<Vec<_>>()[..] else { return Ok(()) };
-    let place = (&*span.trace_id, &*span.parent_span_id);
-    ensure!(place.0 == trace, "not in its own trace but in {place:?}");
-    // That its process was given by another, which is then the parent.
-    let forwarded = method(span) != Some("context");
-    ensure!(forwarded || place.1 == parent, "not below {parent} but in {place:?}");
+    let trace = message.traceparent.as_deref().and_then(|context| context.split('-').nth(1));
+    ensure!(trace.is_none_or(|trace| trace == span.trace_id), "not in the trace that its headers name");
     Ok(())
 }
 
@@ -115,6 +113,9 @@ fn common(span: &Span, broker: &Broker, message: &Message, bare: bool, operation
     ] {
         ensure!(span.str(key) == expected, "{key} is {:?} instead of {expected:?}", span.str(key));
     }
+    let unnamed = message.queue.as_deref().is_some_and(|queue| queue.starts_with("amq.gen-"));
+    let anonymous = span.attributes.get("messaging.destination.anonymous");
+    ensure!(anonymous == unnamed.then_some(&Value::Bool(true)), "it is called anonymous: {anonymous:?}");
     ensure!(span.int("server.port") == broker_port(span, broker), "another port than the broker's");
     let body = span.int("messaging.message.body.size");
     ensure!(body == Some(message.size), "{body:?} octets of a body of {}", message.size);
@@ -122,6 +123,7 @@ fn common(span: &Span, broker: &Broker, message: &Message, bare: bool, operation
     ensure!(envelope.is_some_and(|size| size > message.size), "{envelope:?} octets with a body of {}", message.size);
     ensure!((span.status == ERROR) == error.is_some(), "status and error differ");
     ensure!(span.start <= span.end, "it ends before it begins");
+    ensure!(span.end < message.at + LOGGED, "it ends long after its client is done with it");
     ensure!(!span.attributes.contains_key("remora.partial"), "it is called partial");
     Ok(())
 }
