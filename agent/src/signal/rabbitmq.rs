@@ -1,7 +1,10 @@
 //! Messages of RabbitMQ in the terms of OpenTelemetry's semantic conventions, version 1.42.0, "Messaging spans" and "RabbitMQ" (in
 //! development).
 
+use std::sync::Arc;
+
 use opentelemetry_semantic_conventions::attribute as key;
+use rustc_hash::FxHashMap;
 
 use super::attribute::AttributeSink;
 use super::http;
@@ -40,9 +43,26 @@ pub(super) fn destination(transfer: &Transfer) -> Option<Box<str>> {
     joined(transfer, |part| part)
 }
 
-/// The same, where names that a broker has made up are all one: each would be a series of its own.
-pub(super) fn common_destination(transfer: &Transfer) -> Option<Box<str>> {
-    joined(transfer, |part| MADE_UP.into_iter().find(|made_up| is_made_up(part, made_up)).unwrap_or(part))
+/// The same, where names that a broker has made up are all one: each would be a series of its own. Each is put together once.
+#[derive(Default)]
+pub(super) struct Destinations {
+    /// By exchange, routing key and queue.
+    known: FxHashMap<[Option<Arc<str>>; 3], Option<Arc<str>>>,
+}
+
+impl Destinations {
+    /// Destinations remembered; beyond, all are forgotten, which costs a little time and nothing else.
+    const MOST: usize = 1024;
+
+    pub(super) fn get(&mut self, transfer: &Transfer) -> Option<Arc<str>> {
+        let queue = transfer.queue.as_ref().filter(|_| transfer.kind != Kind::Publish);
+        let parts = [transfer.exchange.clone(), transfer.routing_key.clone(), queue.cloned()];
+        if self.known.len() >= Self::MOST {
+            self.known.clear();
+        }
+        let make = || joined(transfer, common_name).map(Arc::from);
+        self.known.entry(parts).or_insert_with(make).clone()
+    }
 }
 
 fn joined(transfer: &Transfer, shown: impl Fn(&str) -> &str) -> Option<Box<str>> {
@@ -51,6 +71,11 @@ fn joined(transfer: &Transfer, shown: impl Fn(&str) -> &str) -> Option<Box<str>>
     let parts = [transfer.exchange.as_deref(), routing_key, queue];
     let parts: Vec<&str> = parts.into_iter().flatten().filter(|part| !part.is_empty()).map(shown).collect();
     (!parts.is_empty()).then(|| parts.join(":").into())
+}
+
+/// A name as it is, or what all that brokers make up have in common.
+fn common_name(name: &str) -> &str {
+    MADE_UP.into_iter().find(|made_up| is_made_up(name, made_up)).unwrap_or(name)
 }
 
 fn is_made_up(name: &str, made_up: &str) -> bool {
@@ -217,13 +242,16 @@ mod tests {
     #[test]
     fn queues_that_their_broker_has_named_are_one_series() {
         let generated = of(Kind::Deliver, "events", "order.new", Some("amq.gen-1UAkcLGqIDEs"));
-        assert_eq!(common_destination(&generated).as_deref(), Some("events:order.new:amq.gen"));
+        assert_eq!(Destinations::default().get(&generated).as_deref(), Some("events:order.new:amq.gen"));
         assert!(is_anonymous(&generated));
         let reply = of(Kind::Publish, "", "amq.rabbitmq.reply-to.g1h2AA", None);
-        assert_eq!(common_destination(&reply).as_deref(), Some("amq.rabbitmq.reply-to"));
+        assert_eq!(Destinations::default().get(&reply).as_deref(), Some("amq.rabbitmq.reply-to"));
         assert!(is_anonymous(&reply));
         let named = of(Kind::Publish, "", "amq.generous", None);
-        assert_eq!((common_destination(&named).as_deref(), is_anonymous(&named)), (Some("amq.generous"), false));
+        assert_eq!(
+            (Destinations::default().get(&named).as_deref(), is_anonymous(&named)),
+            (Some("amq.generous"), false)
+        );
     }
 
     #[test]

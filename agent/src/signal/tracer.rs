@@ -10,6 +10,7 @@ use agent_common::ids::UnixNanos;
 use super::groups::Groups;
 use super::http;
 use super::metrics::{Observation, Registry};
+use super::rabbitmq::Destinations;
 use super::resource::Resource;
 use super::route::Routes;
 use super::servers::Servers;
@@ -30,6 +31,7 @@ const PARENT_IS_REMOTE: u32 = 0x200;
 pub struct Tracer {
     routes: Routes,
     servers: Servers,
+    destinations: Destinations,
     groups: Groups,
     pub clock: Clock,
     /// Make spans of what the head sampler left out, too.
@@ -67,6 +69,7 @@ impl Tracer {
         Self {
             routes,
             servers: Servers::default(),
+            destinations: Destinations::default(),
             groups: Groups::default(),
             clock: Clock::now(),
             all: false,

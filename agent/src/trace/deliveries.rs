@@ -87,7 +87,8 @@ impl Traces {
             None => hash((id.conn().0, brokered.consumer)),
         };
         let redelivered = brokered.redelivered;
-        self.given.push((request.head_end, id, brokered.name.map(|name| Delivery { name, queue, redelivered, at })));
+        let delivery = brokered.name.map(|name| Delivery { name, queue, redelivered, at });
+        self.given.insert((request.head_end, id), delivery);
     }
 
     /// The last octet of a message was sent: from then on it may come to others.
@@ -138,9 +139,10 @@ impl Traces {
 
     /// Places messages that came when all is known that was sent before them.
     pub(super) fn poll_given(&mut self, now: MonoNanos, out: &mut Vec<Placed>) {
-        let mut due: Vec<_> = self.given.extract_if(.., |(at, ..)| now.since(*at) > PATIENCE).collect();
-        due.sort_by_key(|(at, ..)| *at);
-        for (_, id, delivery) in due {
+        while let Some(first) = self.given.first_entry()
+            && now.since(first.key().0) > PATIENCE
+        {
+            let ((_, id), delivery) = first.remove_entry();
             let publish = delivery.and_then(|delivery| self.published.take(&delivery));
             self.place_given(id, publish, out);
         }

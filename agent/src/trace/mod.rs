@@ -27,7 +27,7 @@ mod tail;
 mod tests;
 mod work;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid, TraceId};
@@ -260,7 +260,7 @@ pub struct Traces {
     arrived: VecDeque<(MonoNanos, ExchangeId)>,
     published: Published,
     /// The same of a broker that gives its messages no numbers, with what tells them.
-    given: Vec<(MonoNanos, ExchangeId, Option<Delivery>)>,
+    given: BTreeMap<(MonoNanos, ExchangeId), Option<Delivery>>,
     /// Processes that have got such messages.
     consuming: FxHashSet<Tgid>,
     stats: Stats,
@@ -294,7 +294,7 @@ impl Traces {
             works: Works::default(),
             arrived: VecDeque::new(),
             published: Published::default(),
-            given: Vec::new(),
+            given: BTreeMap::new(),
             consuming: FxHashSet::default(),
             stats: Stats::default(),
         }

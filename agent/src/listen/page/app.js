@@ -333,7 +333,7 @@ function showEmpty() {
     setText(hint, "New ones appear here as soon as they do.");
   } else if (!hint.querySelector("code")) {
     setText($("spans-empty-title"), "Nothing seen yet");
-    hint.replaceChildren("Whatever processes on this host say over HTTP, send to Kafka or receive from it appears here at once. Try ", element("code", "curl http://example.org/"), " or ask a service of your own; nothing needs to be restarted.");
+    hint.replaceChildren("Whatever processes on this host say over HTTP, or send and receive by Kafka or RabbitMQ, appears here at once. Try ", element("code", "curl http://example.org/"), " or ask a service of your own; nothing needs to be restarted.");
   }
 }
 

@@ -29,7 +29,7 @@ impl Tracer {
         let server = peer.and_then(|peer| self.servers.get("", peer, || address(peer)));
         let (operation, operation_type) = rabbitmq::operation(transfer.kind);
         let at = self.clock.unix(exchange.end);
-        let destination = rabbitmq::common_destination(transfer).map(Arc::from);
+        let destination = self.destinations.get(transfer);
         let destination = destination.as_ref();
         let error_type = rabbitmq::error_type(exchange);
         let sent = transfer.kind == amqp::Kind::Publish;
@@ -89,7 +89,7 @@ impl Tracer {
             registry.time_in_queue(&Queued {
                 resource: &resource,
                 system: SYSTEM,
-                destination: rabbitmq::common_destination(&exchange.message).map(Arc::from).as_ref(),
+                destination: self.destinations.get(&exchange.message).as_ref(),
                 group: None,
                 nanos,
                 count: 1,
