@@ -63,7 +63,8 @@ impl Run {
     fn check(&mut self) {
         self.stats += self.follower.take_stats();
         for notice in self.follower.notices() {
-            let (Notice::Begun(Begun { number, .. }) | Notice::Dropped { number } | Notice::Sent { number, .. }) = notice;
+            let (Notice::Begun(Begun { number, .. }) | Notice::Dropped { number } | Notice::Sent { number, .. }) =
+                notice;
             assert!(u64::from(number) <= self.stats.requests, "a request that was not counted");
         }
         let outstanding = self.follower.outstanding();

@@ -1,5 +1,6 @@
 //! RabbitMQ: every message has a span of its publish and one of each of its deliveries, which is below it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -356,4 +357,22 @@ fn all_is_the_same_under_tls() -> Result<()> {
     }
     check(&cases, agent, &broker, false)?;
     idle.stop().map(drop)
+}
+
+/// No process of a broker outlives it, not even Erlang's helpers.
+#[test]
+fn a_broker_ends_as_a_whole() -> Result<()> {
+    needs!("rabbit");
+    let broker = Broker::start()?;
+    let processes = broker.processes();
+    ensure!(processes.len() > 2, "only {processes:?} are known");
+    drop(broker);
+    wait::until(Duration::from_secs(5), "they are gone", || {
+        // What nobody has waited for yet has no command line any more.
+        let lives = |pid: &u32| {
+            let command = std::fs::read(Path::new("/proc").join(pid.to_string()).join("cmdline"));
+            command.is_ok_and(|text| !text.is_empty())
+        };
+        Ok((!processes.iter().any(lives)).then_some(()))
+    })
 }

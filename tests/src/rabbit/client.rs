@@ -179,7 +179,9 @@ impl Consumer {
 
     /// Waits until it has had `count` deliveries.
     pub fn receives(&self, count: usize) -> Result<()> {
-        wait_for_all(&[self], count)
+        let done = || Ok((self.done() >= count).then_some(()));
+        let all = wait::until(DEADLINE, &format!("{count} messages are received"), done);
+        all.with_context(|| format!("{} are; {:?} says: {}", self.done(), self.kind, self.process.stderr()))
     }
 
     /// SIGKILL.
@@ -194,14 +196,4 @@ impl Consumer {
         self.process.succeed(DEADLINE).with_context(|| format!("{:?} with {:?}", self.kind, self.plan))?;
         truth::lines(&self.plan.log)
     }
-}
-
-/// Waits until the consumers have together had `count` deliveries.
-pub fn wait_for_all(consumers: &[&Consumer], count: usize) -> Result<()> {
-    let done = || consumers.iter().map(|consumer| consumer.done()).sum::<usize>();
-    let all = wait::until(DEADLINE, &format!("{count} messages are received"), || Ok((done() >= count).then_some(())));
-    all.with_context(|| {
-        let say = |consumer: &&Consumer| format!("{:?} says: {}", consumer.kind, consumer.process.stderr());
-        format!("{} are; {}", done(), consumers.iter().map(say).collect::<Vec<_>>().join("; "))
-    })
 }

@@ -9,7 +9,7 @@ mod topology;
 mod truth;
 
 pub use broker::Broker;
-pub use client::{Consumer, Kind, Producer, wait_for_all};
+pub use client::{Consumer, Kind, Producer};
 pub use orders::{Orders, Taker};
 pub use plan::{Ack, Consume, Produce};
 pub use spans::{Told, delivered, delivery, join, joined, method, publish, published};
