@@ -15,7 +15,7 @@ use agent_common::ids::Direction;
 use libfuzzer_sys::fuzz_target;
 
 use self::protocol::http::Loss;
-use self::protocol::{Config, Exchanged as Exchange, Follower};
+use self::protocol::{Config, Exchanged as Exchange, Follower, amqp, kafka};
 
 /// A request that asks for HTTP/2.
 const ASK: &script::First<'_> = &[(
@@ -24,7 +24,10 @@ const ASK: &script::First<'_> = &[(
 )];
 
 fn follower(fresh: bool) -> Follower {
-    Follower::new(fresh, Arc::new(Config { http: script::config(), ..Config::default() }))
+    let kafka = kafka::Config { limits: script::LIMITS, ..Default::default() };
+    let amqp = amqp::Config { limits: script::LIMITS, ..Default::default() };
+    let (kafka, amqp) = (Arc::new(kafka), Arc::new(amqp));
+    Follower::new(fresh, Arc::new(Config { http: script::config(), kafka, amqp, ..Config::default() }))
 }
 
 fuzz_target!(|octets: &[u8]| {

@@ -25,6 +25,8 @@ pub struct Follower {
     /// Nothing was read of a connection that is seen from its beginning on.
     first: bool,
     short: Option<Short>,
+    /// It is followed no longer.
+    over: Option<IgnoreReason>,
 }
 
 #[derive(Debug)]
@@ -62,19 +64,27 @@ impl Follower {
     #[must_use]
     pub fn new(fresh: bool, config: Arc<Config>) -> Self {
         let protocol = Protocol::Http1(http1::Follower::new(fresh, Arc::clone(&config.http)));
-        Self { fresh, config, protocol, first: fresh, short: None }
+        Self { fresh, config, protocol, first: fresh, short: None, over: None }
     }
 
     /// Takes the octets of one direction that follow directly on the previous ones of that direction. After
     /// [`Verdict::Ignore`] nothing more comes out.
     pub fn segment(&mut self, direction: Direction, segment: Segment<'_>, out: &mut impl FnMut(Exchanged)) -> Verdict {
+        if let Some(reason) = self.over {
+            return Verdict::Ignore(reason);
+        }
         if !self.fresh {
             self.guess(segment.octets);
         } else if self.first && !self.begin(direction, &segment, out) {
             return Verdict::Follow;
         }
         let verdict = each!(&mut self.protocol, follower => follower.segment(direction, segment, &mut |exchange| out(exchange.into())));
-        if verdict == Verdict::Ignore(IgnoreReason::Upgraded) { self.switch(out).unwrap_or(verdict) } else { verdict }
+        let upgraded = verdict == Verdict::Ignore(IgnoreReason::Upgraded);
+        let verdict = if upgraded { self.switch(out).unwrap_or(verdict) } else { verdict };
+        if let Verdict::Ignore(reason) = verdict {
+            self.over = Some(reason);
+        }
+        verdict
     }
 
     /// Goes on with HTTP/2 where the server has changed to it, and with what came behind its answer.
@@ -285,4 +295,56 @@ fn is_undecided(octets: &[u8]) -> bool {
     (octets.len() < PREFACE.len() && PREFACE.starts_with(octets))
         || (octets.first() == Some(&b'A') && amqp::begins_connection(octets).is_none())
         || (octets.first() == Some(&0) && !http2::begins_connection(octets) && kafka::begins_request(octets).is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of each call that a client makes.
+    fn verdicts(follower: &mut Follower, calls: &[&[u8]]) -> Vec<Verdict> {
+        let mut position = Seq(0);
+        let mut one = |octets: &&[u8]| {
+            let segment =
+                Segment { at: MonoNanos(1), thread: Thread::default(), position, octets, missing: 0, tail: &[] };
+            position = position.plus(u32::try_from(octets.len()).unwrap());
+            follower.segment(Direction::Egress, segment, &mut |exchange| panic!("{exchange:?}"))
+        };
+        calls.iter().map(&mut one).collect()
+    }
+
+    fn speaks(fresh: bool, calls: &[&[u8]]) -> Speaks {
+        let mut follower = Follower::new(fresh, Arc::default());
+        assert!(verdicts(&mut follower, calls).iter().all(|verdict| *verdict == Verdict::Follow), "{calls:?}");
+        follower.speaks()
+    }
+
+    #[test]
+    fn connections_are_told_by_their_beginning() {
+        assert_eq!(speaks(true, &[b"GET / HTTP/1.1\r\n\r\n"]), Speaks::Http1);
+        assert_eq!(speaks(true, &[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]), Speaks::Http2);
+        assert_eq!(speaks(true, &[b"\0\0\0\x0b\0\x12\0\0\0\0\0\x01\0\x01c"]), Speaks::Kafka);
+        assert_eq!(speaks(true, &[b"AMQP\0\0\x09\x01"]), Speaks::Amqp);
+        assert_eq!(speaks(true, &[b"A", b"MQP\0", b"\0\x09\x01"]), Speaks::Amqp);
+    }
+
+    #[test]
+    fn older_connections_are_told_by_what_calls_begin_with() {
+        // `tx.select`, which clients alone send.
+        let method = b"\x01\0\x01\0\0\0\x04\0\x5a\0\x0a\xce";
+        assert_eq!(speaks(false, &[method]), Speaks::Amqp);
+        assert_eq!(speaks(false, &[b"middle of something", method]), Speaks::Amqp);
+        assert_eq!(speaks(false, &[method, b"GET / HTTP/1.1\r\n\r\n"]), Speaks::Amqp, "it was certain");
+    }
+
+    #[test]
+    fn what_is_not_followed_stays_so() {
+        for fresh in [true, false] {
+            let mut follower = Follower::new(fresh, Arc::default());
+            let calls: &[&[u8]] = &[b"AMQP\0\x01\0\0", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"];
+            let verdicts = verdicts(&mut follower, calls);
+            let unsupported = matches!(verdicts[0], Verdict::Ignore(IgnoreReason::Unsupported(_)));
+            assert!(unsupported && verdicts.iter().all(|verdict| *verdict == verdicts[0]), "{fresh}: {verdicts:?}");
+        }
+    }
 }
