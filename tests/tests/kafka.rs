@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::agent::Agent;
+use tests::agent::{Agent, Builder};
 use tests::kafka::{
     Batch, Broker, Consume, Consumer, Kind, Offsets, Produce, Producer, Record, VERSIONS, exactly, of_topic, offsets,
     taken, wait_for_group,
@@ -12,6 +12,7 @@ use tests::kafka::{
 use tests::metrics::Metrics;
 use tests::names::{MESSAGES_CONSUMED, MESSAGES_SENT, MESSAGING_DURATION};
 use tests::span::{CONSUMER, ERROR, PRODUCER, Span};
+use tests::tls::Credentials;
 use tests::{needs, wait};
 
 /// A topic that one client fills and two groups of one client each read.
@@ -165,6 +166,73 @@ fn every_record_is_sent_once_and_received_once_by_each_group() -> Result<()> {
         ensure!(other.is_none(), "{other:?}");
     }
     Ok(())
+}
+
+/// A producer that no agent sees: the context in its records joins alone.
+#[test]
+fn a_context_in_the_records_joins_producers_elsewhere() -> Result<()> {
+    needs!("root", "kafka");
+    let broker = Broker::start(VERSIONS[0])?;
+    let agent = Builder::new()?.port(broker.port).args(&["--exclude-exe", "kcat"]).start()?;
+    let plan = Produce::to("elsewhere").traceparent();
+    broker.create(&plan.topic, i32::try_from(plan.partitions)?)?;
+    let kinds = [Kind::Librdkafka, Kind::Java, Kind::Kafkajs, Kind::Franz];
+    let start = |kind: Kind| Consumer::start(kind, &broker, &Consume::from(&plan.topic, &format!("{kind:?}")));
+    let consumers = kinds.into_iter().map(start).collect::<Result<Vec<_>>>()?;
+    Producer::run(Kind::Kcat, &broker, &plan)?;
+    consumers.iter().try_for_each(|consumer| consumer.receives(plan.count))?;
+    let spans = all(agent, consumers.len() * plan.count)?.0;
+    ensure!(spans.iter().all(|span| span.kind == CONSUMER), "a producer has spans");
+    for consumer in consumers {
+        let (kind, pid) = (consumer.kind, consumer.pid());
+        let received = of_topic(&spans, &broker, CONSUMER, pid, &plan.topic)?;
+        exactly(&taken(&received, kind), &offsets(&consumer.stop()?)?).with_context(|| format!("{kind:?}"))?;
+        for Batch { span, .. } in received {
+            let parent = (&*span.trace_id, &*span.parent_span_id, span.str("remora.link.method"));
+            let right = ("0000000000000000000000000000cafe", "000000000000cafe", Some("context"));
+            ensure!(parent == right, "not where the records say: {span:?}");
+        }
+    }
+    Ok(())
+}
+
+/// By TLS, where the library is one that is seen through.
+#[test]
+fn all_is_the_same_under_tls() -> Result<()> {
+    needs!("root", "kafka");
+    let credentials = Credentials::new()?;
+    let broker = Broker::start_tls(VERSIONS[0], &credentials)?;
+    let agent = Agent::with_tls_on(broker.clients_port())?;
+    let kinds = [Kind::Kcat, Kind::Kafkajs, Kind::Franz];
+    // A program that was never seen before is read while it runs. Members of a group send heartbeats.
+    broker.create("nothing", 1)?;
+    let idle = |kind: Kind| -> Result<Consumer> {
+        let name = format!("nothing-{kind:?}");
+        let consumer = Consumer::start(kind, &broker, &Consume::from("nothing", &name))?;
+        wait::until(Duration::from_secs(20), &format!("calls of {kind:?} are seen"), || {
+            let labels = [("messaging_consumer_group_name", &*name)];
+            Ok((agent.metrics()?.sum(&format!("{MESSAGING_DURATION}_count"), &labels) > 0.0).then_some(()))
+        })?;
+        Ok(consumer)
+    };
+    let idle = kinds.into_iter().map(idle).collect::<Result<Vec<_>>>()?;
+    let plans = [
+        Produce::to("kcat-lz4").compression("lz4").traceparent(),
+        Produce::to("node-gzip").compression("gzip"),
+        Produce::to("go-zstd").compression("zstd").idempotent().traceparent(),
+    ];
+    let receivers = [[Kind::Kafkajs, Kind::Franz], [Kind::Franz, Kind::Kcat], [Kind::Kcat, Kind::Franz]];
+    let cases = kinds
+        .into_iter()
+        .zip(plans)
+        .zip(receivers)
+        .map(|((kind, plan), receivers)| Case::run(&broker, kind, plan, receivers))
+        .collect::<Result<Vec<_>>>()?;
+    let messages = cases.iter().map(|case| 3 * case.plan.count).sum();
+    let (spans, metrics) = all(agent, messages)?;
+    let check = |case: &Case| case.check(&spans, &metrics, &broker).with_context(|| case.plan.topic.clone());
+    together(cases.iter().map(check))?;
+    idle.into_iter().try_for_each(|consumer| consumer.stop().map(drop))
 }
 
 /// All spans, and the metrics, when the agent has counted so many messages on all sides.

@@ -1,6 +1,7 @@
 //! The broker.
 
-use std::path::Path;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 
 use super::wire;
 use crate::process::Process;
+use crate::tls::Credentials;
 use crate::{env, fixture, wait};
 
 /// The versions that `cargo xtask setup --tests` brings; the first is what the Java client is of.
@@ -24,28 +26,53 @@ const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
 
 /// One node that is broker and controller (KRaft). Ended on drop, and its data removed.
 pub struct Broker {
+    /// In the clear, where the harness itself asks.
     pub port: u16,
+    pub(super) tls: Option<Tls>,
     process: Process,
     _folder: TempDir,
+}
+
+/// How clients reach it by TLS.
+pub(super) struct Tls {
+    port: u16,
+    /// The file with the certificate of who vouches for it.
+    pub(super) authority: PathBuf,
 }
 
 impl Broker {
     /// Starts one of [`VERSIONS`] and waits until it answers.
     pub fn start(version: &str) -> Result<Self> {
+        Self::start_with(version, None)
+    }
+
+    /// The same, whose clients speak TLS.
+    pub fn start_tls(version: &str, credentials: &Credentials) -> Result<Self> {
+        Self::start_with(version, Some(credentials))
+    }
+
+    fn start_with(version: &str, credentials: Option<&Credentials>) -> Result<Self> {
         for _ in 1..ATTEMPTS {
-            match Self::attempt(version) {
+            match Self::attempt(version, credentials) {
                 Err(error) if format!("{error:#}").contains("Address already in use") => {}
                 done => return done,
             }
         }
-        Self::attempt(version)
+        Self::attempt(version, credentials)
     }
 
-    fn attempt(version: &str) -> Result<Self> {
+    fn attempt(version: &str, credentials: Option<&Credentials>) -> Result<Self> {
         let folder = TempDir::new()?;
         let (port, controller) = (fixture::free_port()?, fixture::free_port()?);
         let settings = folder.path().join("server.properties");
-        std::fs::write(&settings, properties(port, controller, &folder.path().join("data")))?;
+        let mut text = properties(port, controller, &folder.path().join("data"));
+        let mut tls = None;
+        if let Some(credentials) = credentials {
+            let port = fixture::free_port()?;
+            text = speaking_tls(&text, port, credentials)?;
+            tls = Some(Tls { port, authority: credentials.file("ca.pem") });
+        }
+        std::fs::write(&settings, text)?;
         let format =
             java(version).args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(&settings).output();
         let format = format.context("java cannot be run")?;
@@ -53,7 +80,7 @@ impl Broker {
             bail!("Kafka {version} cannot be set up: {}", String::from_utf8_lossy(&format.stderr));
         }
         let process = Process::spawn(java(version).arg("kafka.Kafka").arg(&settings))?;
-        let mut broker = Self { port, process, _folder: folder };
+        let mut broker = Self { port, tls, process, _folder: folder };
         let ready = wait::until(DEADLINE, "the broker answers", || {
             if let Some(status) = broker.process.ended()? {
                 let (_, stderr) = broker.process.wait(DEADLINE)?;
@@ -65,9 +92,15 @@ impl Broker {
         Ok(broker)
     }
 
+    /// Where its clients reach it.
+    #[must_use]
+    pub fn clients_port(&self) -> u16 {
+        self.tls.as_ref().map_or(self.port, |tls| tls.port)
+    }
+
     #[must_use]
     pub fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.clients_port())
     }
 
     #[must_use]
@@ -136,4 +169,23 @@ log.cleaner.enable=false
 ",
         data = data.display()
     )
+}
+
+/// Settings of a broker that listens for TLS as well.
+fn speaking_tls(settings: &str, port: u16, credentials: &Credentials) -> Result<String> {
+    let store = credentials.file("store.pem");
+    let read = |name| std::fs::read_to_string(credentials.file(name));
+    std::fs::write(&store, read("key.pem")? + &read("cert.pem")?)?;
+    let listener = format!(",SSL://127.0.0.1:{port}");
+    let mut text = String::new();
+    for line in settings.lines() {
+        let more = match line.split_once('=') {
+            Some(("listeners" | "advertised.listeners", _)) => &*listener,
+            Some(("listener.security.protocol.map", _)) => ",SSL:SSL",
+            _ => "",
+        };
+        writeln!(text, "{line}{more}")?;
+    }
+    writeln!(text, "ssl.keystore.type=PEM\nssl.keystore.location={}", store.display())?;
+    Ok(text)
 }

@@ -73,6 +73,7 @@ impl Producer {
         let folder = TempDir::new()?;
         let mut plan = plan.clone();
         (plan.bootstrap, plan.log) = (broker.bootstrap(), folder.path().join("producer.log"));
+        plan.authority = broker.tls.as_ref().map(|tls| tls.authority.clone());
         if plan.client.is_empty() {
             plan.client = format!("{kind:?}-producer");
         }
@@ -138,6 +139,7 @@ impl Consumer {
         let folder = TempDir::new()?;
         let mut plan = plan.clone();
         (plan.bootstrap, plan.log) = (broker.bootstrap(), folder.path().join("consumer.log"));
+        plan.authority = broker.tls.as_ref().map(|tls| tls.authority.clone());
         if plan.client.is_empty() {
             plan.client = format!("{kind:?}-consumer");
         }
@@ -199,8 +201,13 @@ pub fn wait_for_group(members: &[&Consumer], count: usize) -> Result<Offsets> {
     })
 }
 
-fn kcat_common(mode: &str, bootstrap: &str, client: &str) -> Vec<String> {
-    [mode, "-q", "-b", bootstrap, "-X", &format!("client.id={client}")].map(str::to_owned).to_vec()
+fn kcat_common(mode: &str, bootstrap: &str, client: &str, authority: Option<&Path>) -> Vec<String> {
+    let mut arguments = [mode, "-q", "-b", bootstrap, "-X", &format!("client.id={client}")].map(str::to_owned).to_vec();
+    if let Some(authority) = authority {
+        let settings = ["security.protocol=ssl".to_owned(), format!("ssl.ca.location={}", authority.display())];
+        arguments.extend(settings.into_iter().flat_map(|setting| ["-X".to_owned(), setting]));
+    }
+    arguments
 }
 
 /// Kcat takes records from a file, and sends them as fast as it can.
@@ -213,7 +220,7 @@ fn kcat_produce(plan: &Produce, folder: &Path) -> Result<Command> {
     let file = folder.join("records");
     std::fs::write(&file, lines)?;
     let mut command = Kind::Kcat.command();
-    command.args(kcat_common("-P", &plan.bootstrap, &plan.client));
+    command.args(kcat_common("-P", &plan.bootstrap, &plan.client, plan.authority.as_deref()));
     command.args(["-t", &plan.topic, "-z", plan.compression, "-K", ":"]).arg("-l").arg(file);
     let mut setting = |name: &str, value: &str| {
         command.args(["-X", &format!("{name}={value}")]);
@@ -244,7 +251,7 @@ fn kcat_consume(plan: &Consume) -> Result<Command> {
     // It writes to its standard output alone.
     let mut command = Command::new("sh");
     command.args(["-c", r#"exec "$@" >"$0""#]).arg(&plan.log).arg(Kind::Kcat.command().get_program());
-    command.args(kcat_common("-u", &plan.bootstrap, &plan.client)).args(["-f", &line]);
+    command.args(kcat_common("-u", &plan.bootstrap, &plan.client, plan.authority.as_deref())).args(["-f", &line]);
     for setting in ["auto.offset.reset=earliest", "fetch.wait.max.ms=200", "heartbeat.interval.ms=500"] {
         command.args(["-X", setting]);
     }

@@ -30,6 +30,8 @@ pub struct Produce {
     pub interval_ms: u64,
     /// The client's own limit to the size of what it sends, in octets.
     pub max_size: Option<u32>,
+    /// Speaks TLS, with whom the certificate in this file vouches for.
+    pub(super) authority: Option<PathBuf>,
     pub(super) bootstrap: String,
     pub(super) log: PathBuf,
 }
@@ -53,6 +55,7 @@ impl Produce {
             traceparent: false,
             interval_ms: 0,
             max_size: None,
+            authority: None,
             bootstrap: String::new(),
             log: PathBuf::new(),
         }
@@ -130,6 +133,8 @@ pub struct Consume {
     pub new_protocol: bool,
     /// The most that it asks for of a partition at once, in octets, and only when it has nothing left. Librdkafka alone.
     pub sip: Option<u32>,
+    /// As [`Produce`] has it.
+    pub(super) authority: Option<PathBuf>,
     pub(super) bootstrap: String,
     pub(super) log: PathBuf,
 }
@@ -145,6 +150,7 @@ impl Consume {
             next: None,
             new_protocol: false,
             sip: None,
+            authority: None,
             bootstrap: String::new(),
             log: PathBuf::new(),
         }

@@ -37,7 +37,8 @@ impl<'a> Batch<'a> {
         ] {
             ensure!(span.str(key) == Some(expected), "{key} is not {expected}");
         }
-        ensure!(span.int("server.port") == Some(broker.port.into()), "another port than {}", broker.port);
+        let port = broker.clients_port();
+        ensure!(span.int("server.port") == Some(port.into()), "another port than {port}");
         ensure!(span.int("messaging.message.body.size").is_some_and(|size| size > 0), "no size");
         ensure!(span.start <= span.end, "it ends before it begins");
         ensure!((span.status == ERROR) == span.str("error.type").is_some(), "status and error differ");
