@@ -13,6 +13,7 @@ pub mod http1;
 pub mod http2;
 pub mod kafka;
 mod piece;
+mod reader;
 pub mod tls;
 
 use std::num::NonZeroU64;

@@ -1,22 +1,8 @@
 //! Numbers in octets that are all there.
 
-/// Takes numbers off the front; `None` when there are too few octets, or they are no such number.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(super) use crate::protocol::reader::Reader;
 
 impl<'a> Reader<'a> {
-    pub(super) fn octets(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-
     pub(super) fn i8(&mut self) -> Option<i8> {
         self.fixed().map(i8::from_be_bytes)
     }
