@@ -9,7 +9,7 @@ use super::messages::{Batch, By, LINKS, Sent, SpanLink};
 use super::place::{Link, Method};
 use super::sdk::Beginning;
 use super::work::Changes;
-use super::{Open, PATIENCE, Placed, Subject, Traces};
+use super::{MOST_PROCESSES, Open, PATIENCE, Placed, Subject, Traces};
 use crate::conn::{ExchangeId, Finished};
 use crate::protocol::Thread;
 use crate::protocol::kafka::{ApiKey, BatchHead, Call, Partition};
@@ -188,10 +188,7 @@ impl Traces {
             records = records.saturating_add(count.unwrap_or(1));
             ids.push(id);
         }
-        if !self.works.knows(thread.tgid) {
-            // It may have got others: what is asked for before the agent is there is answered unseen.
-            self.causality.asked_unseen(thread.tgid.0, at.0);
-        }
+        self.note_consumer(thread.tgid, at);
         let mut changes = Changes::default();
         self.works.got(thread.tgid, ids.clone(), records, at, &mut changes);
         self.change_work(changes, at, out);
@@ -199,6 +196,16 @@ impl Traces {
             if !self.trace_back(id, at, out) {
                 self.arrived.push_back((at, id));
             }
+        }
+    }
+
+    /// A process gets messages. The first that is seen may not be its first: what it asked for before the agent was there came unseen.
+    pub(super) fn note_consumer(&mut self, tgid: Tgid, at: MonoNanos) {
+        if self.consuming.len() >= MOST_PROCESSES {
+            self.consuming.clear();
+        }
+        if self.consuming.insert(tgid) {
+            self.causality.asked_unseen(tgid.0, at.0);
         }
     }
 

@@ -11,7 +11,7 @@ use super::place::{Link, Method};
 use super::published::{Delivery, Publish};
 use super::sdk::Beginning;
 use super::work::Changes;
-use super::{MOST_PROCESSES, Open, PATIENCE, Placed, Subject, Traces};
+use super::{Open, PATIENCE, Placed, Subject, Traces};
 use crate::conn::{ExchangeId, Finished};
 use crate::protocol::amqp::{Settled, Side, Transfer};
 use crate::protocol::context::TraceContext;
@@ -65,13 +65,7 @@ impl Traces {
             arrival: Some(Box::new(arrival)),
             ..Open::new(Kind::Server, thread, at, self.judge.span_id(), resource)
         };
-        if self.consuming.len() >= MOST_PROCESSES {
-            self.consuming.clear();
-        }
-        if self.consuming.insert(tgid) {
-            // It may have got others: what came before the agent was there is not seen.
-            self.causality.asked_unseen(tgid.0, at.0);
-        }
+        self.note_consumer(tgid, at);
         if worked {
             self.make_room(out);
             self.begun.push_back((at, id));

@@ -17,6 +17,7 @@ mod habits;
 mod inside;
 mod judge;
 mod messages;
+mod open;
 mod place;
 mod propagated;
 mod published;
@@ -30,19 +31,19 @@ mod work;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid, TraceId};
+use agent_common::ids::{Direction, MonoNanos, SpanId, Tgid};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::births::Births;
 pub use self::brokered::Message;
-use self::deliveries::Arrival;
 pub use self::deliveries::Moved;
 use self::ends::{End, Ends, Key};
 use self::habits::Habits;
 use self::inside::{Faithful, unborn};
 use self::judge::Judge;
+use self::messages::Messages;
 pub use self::messages::SpanLink;
-use self::messages::{Batch, Messages};
+use self::open::Open;
 pub use self::place::{Link, Method, Parent, Place, Verdict};
 use self::propagated::Propagated;
 use self::published::{Delivery, Published};
@@ -54,7 +55,7 @@ use self::work::Works;
 use crate::causality::{self, Causality};
 use crate::conn::{ExchangeId, Finished};
 use crate::protocol::context::TraceContext;
-use crate::protocol::{Begun, Coroutine, Failure, Thread};
+use crate::protocol::{Begun, Failure};
 use crate::sampling::{Origin, RateLimiter, Sampler};
 use crate::signal::resource::Resource;
 use crate::signal::span::{Endpoints, Kind};
@@ -105,107 +106,6 @@ pub struct Placed {
     pub place: Place,
     /// It gets no span: its process makes one of its own.
     pub left_out: bool,
-}
-
-/// An exchange that has begun, and stays until nobody can ask for it any more.
-struct Open {
-    kind: Kind,
-    tgid: Tgid,
-    tid: u32,
-    /// Who read the request, or sent it; and who made its connection, when it is the first on it.
-    coroutine: Coroutine,
-    dialler: Coroutine,
-    at: MonoNanos,
-    head_end: MonoNanos,
-    operation: u32,
-    target: u64,
-    /// Kept until the exchange is placed, when sampling may ask for it.
-    target_text: Option<Arc<str>>,
-    request_id: Option<u64>,
-    span_id: SpanId,
-    /// The trace that others were told it belongs to.
-    fixed: Option<TraceId>,
-    /// What names it at its other end, while that was not met.
-    key: Option<Key>,
-    place: Option<Place>,
-    /// Where it stands by its own context, while its client may say better.
-    by_context: Option<Box<Place>>,
-    /// It may have been made for several requests at once.
-    collected: bool,
-    /// It passes on the context of the request that caused it.
-    passes_on: bool,
-    left_out: bool,
-    /// What gets its place from this one's: by a link its child, else one beside it.
-    waiting: Vec<(ExchangeId, Option<Link>)>,
-    /// Messages that it has sent, of which others may want to know the place.
-    sent: Vec<Batch>,
-    /// What names the message that it has sent.
-    published: Option<u64>,
-    /// It is a message that came.
-    arrival: Option<Box<Arrival>>,
-    resource: Arc<Resource>,
-    /// Finished before its place was known.
-    finished: Option<Subject>,
-    over: bool,
-    /// A message that its process does not work on yet.
-    queued: bool,
-    /// [`Causality`] knows of it.
-    told: bool,
-    /// The request that its process was started for.
-    started_for: Option<ExchangeId>,
-    /// The calls of its process when it began.
-    calls: u32,
-}
-
-impl Open {
-    /// One of which nothing more is known.
-    fn new(kind: Kind, thread: Thread, at: MonoNanos, span_id: SpanId, resource: &Arc<Resource>) -> Self {
-        Self {
-            kind,
-            tgid: thread.tgid,
-            tid: thread.tid.0,
-            coroutine: thread.coroutine,
-            dialler: Coroutine::default(),
-            at,
-            head_end: at,
-            operation: 0,
-            target: 0,
-            target_text: None,
-            request_id: None,
-            span_id,
-            fixed: None,
-            key: None,
-            place: None,
-            by_context: None,
-            collected: false,
-            passes_on: false,
-            left_out: false,
-            waiting: Vec::new(),
-            sent: Vec::new(),
-            published: None,
-            arrival: None,
-            resource: Arc::clone(resource),
-            finished: None,
-            over: false,
-            queued: false,
-            told: false,
-            started_for: None,
-            calls: 0,
-        }
-    }
-
-    /// The place of what this one, itself at `place`, has caused; without a link, of what is beside it.
-    fn cause(&self, place: &Place, link: Option<Link>) -> Place {
-        match link {
-            None => place.clone(),
-            Some(link) if self.left_out => place.heir(link),
-            Some(link) => place.child(self.span_id, link),
-        }
-    }
-
-    fn origin(&self) -> Origin<'_> {
-        Origin { service: &self.resource.service_name, target: self.target_text.as_deref() }
-    }
 }
 
 /// What the traces counted. Monotonic, but for the last four.
@@ -261,7 +161,7 @@ pub struct Traces {
     published: Published,
     /// The same of a broker that gives its messages no numbers, with what tells them.
     given: BTreeMap<(MonoNanos, ExchangeId), Option<Delivery>>,
-    /// Processes that have got such messages.
+    /// Processes that have got messages of any broker.
     consuming: FxHashSet<Tgid>,
     stats: Stats,
 }

@@ -80,7 +80,7 @@ impl Published {
             self.forget_oldest(name, id);
         }
         self.order.push_back((publish.at, name, publish.id));
-        let alike = self.by_name.entry(name).or_default();
+        let alike = self.by_name.entry(name).or_insert_with(Alike::of_one);
         alike.remembered += 1;
         alike.push(publish);
     }
@@ -119,6 +119,11 @@ impl Published {
 }
 
 impl Alike {
+    /// Room for one: most messages are like no other.
+    fn of_one() -> Self {
+        Self { publishes: VecDeque::with_capacity(1), ..Self::default() }
+    }
+
     fn push(&mut self, publish: Publish) {
         if self.publishes.len() >= ALIKE {
             // What every queue has handed out is of no more use, unless to one that is not known yet.

@@ -70,11 +70,6 @@ struct Work {
 }
 
 impl Works {
-    /// Whether the process has got messages before.
-    pub(super) fn knows(&self, tgid: Tgid) -> bool {
-        self.consumers.contains_key(&tgid)
-    }
-
     /// A process has got messages of so many records.
     pub(super) fn got(&mut self, tgid: Tgid, ids: Vec<ExchangeId>, records: u32, at: MonoNanos, changes: &mut Changes) {
         let consumer = self.consumers.entry(tgid).or_default();
