@@ -153,12 +153,14 @@ pub const PROCESS_IGNORE: u8 = 2;
 pub const PROCESS_THREADS_TELL: u8 = 1 << 2;
 /// With [`PROCESS_TRACE`]: the process calls also on its own account.
 pub const PROCESS_CALLS_UNASKED: u8 = 1 << 3;
-/// With [`PROCESS_TRACE`]: it was found out whether its threads run goroutines.
+/// With [`PROCESS_TRACE`]: it was found out whether its threads run coroutines that can be told apart.
 pub const PROCESS_LOOKED_INTO: u8 = 1 << 4;
 /// With [`PROCESS_LOOKED_INTO`]: they do, and the map of Go programs says where to read which.
 pub const PROCESS_GO: u8 = 1 << 5;
 /// With [`PROCESS_TRACE`]: functions of TLS libraries were looked for in what it runs.
 pub const PROCESS_TLS: u8 = 1 << 6;
+/// With [`PROCESS_LOOKED_INTO`]: an event loop of Python runs tasks there, and the map of such processes says where to read which.
+pub const PROCESS_ASYNCIO: u8 = 1 << 7;
 
 /// Values of the map of ports.
 pub const PORT_KEEP: u8 = 1;

@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod amqp;
+pub mod asyncio;
 pub mod context;
 pub mod counter;
 pub mod hint;

@@ -45,6 +45,9 @@ pub const PROCESSES: u32 = 16 * 1024;
 /// Go processes whose goroutines can be told apart.
 pub const GO_PROCESSES: u32 = 1024;
 
+/// Python processes whose tasks can be told apart.
+pub const ASYNCIO_PROCESSES: u32 = 1024;
+
 /// Calls into TLS libraries that are in progress at the same time: one for each connection on which a goroutine waits.
 pub const TLS_CALLS: u32 = 16 * 1024;
 

@@ -23,17 +23,36 @@ pub mod segment {
 /// Octets of the head of a TLS record (RFC 8446, section 5.1), which some libraries read by a call of its own.
 pub const TLS_HEAD: u32 = 5;
 
-/// Which coroutine a thread runs: a goroutine by the low half of its number. All 0 where that is not known.
+/// Which coroutine a thread runs: a goroutine by the low half of its number, or a task of an event loop. All 0 where that is not
+/// known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coroutine {
     pub id: u32,
-    /// The coroutine that started it; 0 also for Go before 1.21.
+    /// The coroutine that started it; 0 also for Go before 1.21. [`Coroutine::TASK`] of a task of an event loop.
     pub parent: u32,
     /// The numbers that the next coroutines get that are started on the same processor, from `next` to before `end`: the rest
-    /// of those that Go gave it at a time (`p.goidcache`, `p.goidcacheend`).
+    /// of those that Go gave it at a time (`p.goidcache`, `p.goidcacheend`). Of a task the one that waits for it, and the one that
+    /// waits for that; 0 where none is known.
     pub next: u32,
     pub end: u32,
+}
+
+impl Coroutine {
+    /// In the place of the parent: it is a task of an event loop.
+    pub const TASK: u32 = u32::MAX;
+
+    /// A task by its name ([`crate::asyncio::name`]), with those of the ones that wait for it, 0 for none.
+    #[must_use]
+    pub const fn task([id, next, end]: [u32; 3]) -> Self {
+        Self { id, parent: Self::TASK, next, end }
+    }
+
+    /// Its name and those of the ones that wait for it, if it is a task of an event loop.
+    #[must_use]
+    pub const fn as_task(self) -> Option<[u32; 3]> {
+        if self.parent == Self::TASK { Some([self.id, self.next, self.end]) } else { None }
+    }
 }
 
 /// The head of each record in the ring of segments. `captured` octets of payload follow, then `tail` octets.

@@ -1,44 +1,64 @@
-//! Which goroutine a thread of a Go program runs, read from the program's own memory: `fsbase → g → m → curg`.
+//! Which coroutine a thread runs, read from the program's own memory.
 //!
-//! During a system call the thread may be on its system stack (`m.g0`), so the goroutine is the one that `m.curg` names.
-//! It has to name its `m` in turn: offsets that do not fit the program give nothing.
+//! Of a Go program the goroutine: `fsbase → g → m → curg`. During a system call the thread may be on its system stack (`m.g0`), so
+//! the goroutine is the one that `m.curg` names. It has to name its `m` in turn: offsets that do not fit the program give nothing.
+//!
+//! Of a Python program the task of its event loop ([`agent_common::asyncio`]). That the thread is the loop's own is not looked at:
+//! user space believes a task only where the same thread answers a request in it.
 
-use agent_common::layout::{PROCESS_GO, PROCESS_LOOKED_INTO};
+use agent_common::asyncio;
+use agent_common::layout::{PROCESS_ASYNCIO, PROCESS_GO, PROCESS_LOOKED_INTO};
 use agent_common::record::Coroutine;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
 use crate::call::user;
-use crate::maps::{GO, PROCESSES, given};
+use crate::maps::{ASYNCIO, GO, PROCESSES, given};
 use crate::socket::{Socket, coroutines, kernel};
 
-/// Whether the goroutine can be told of a thread that uses a socket. Of a process that user space has looked into it costs
+/// Whether the coroutine can be told of a thread that uses a socket. Of a process that user space has looked into it costs
 /// no look-up.
 #[inline(always)]
 pub fn is_told(socket: &mut Socket, thread: u64) -> bool {
     if socket.coroutines == coroutines::UNKNOWN {
         // SAFETY: values are single octets.
         let bits = unsafe { PROCESSES.get(&((thread >> 32) as u32)) }.copied().unwrap_or_default();
-        socket.coroutines = match bits & (PROCESS_LOOKED_INTO | PROCESS_GO) {
+        socket.coroutines = match bits & (PROCESS_LOOKED_INTO | PROCESS_GO | PROCESS_ASYNCIO) {
             0 => coroutines::UNKNOWN,
             PROCESS_LOOKED_INTO => coroutines::NONE,
-            _ => coroutines::GO,
+            _ => coroutines::SOME,
         };
     }
-    socket.coroutines == coroutines::GO
+    socket.coroutines == coroutines::SOME
 }
 
-/// Notes the goroutine that the current thread runs; leaves `place` as it is when that is not known. A function of its own,
+/// Notes the coroutine that the current thread runs; leaves `place` as it is when that is not known. A function of its own,
 /// so that its frame adds to no chain of calls.
 #[inline(never)]
 pub fn note(place: *mut Coroutine, thread: u64) {
-    if let Some(coroutine) = current(thread) {
+    if let Some(coroutine) = goroutine(thread).or_else(|| task(thread)) {
         // SAFETY: the caller gives a place in a map's value or on its stack, which the verifier checks.
         unsafe { place.write(coroutine) };
     }
 }
 
+/// The task of the event loop in the current thread's process. Only by [`note`], as a function of its own: its loops take the verifier
+/// long enough once.
 #[inline(always)]
-fn current(thread: u64) -> Option<Coroutine> {
+fn task(thread: u64) -> Option<Coroutine> {
+    // SAFETY: the entry is only replaced as a whole, by user space.
+    let layout = unsafe { ASYNCIO.get(&((thread >> 32) as u32)) }?;
+    let mut next = asyncio::current_task(layout, user::<u64>);
+    let mut names = [0; 3];
+    for name in &mut names {
+        let Some(task) = next else { break };
+        *name = asyncio::name(layout, task, user::<u64>);
+        next = asyncio::waiter(layout, task, user::<u64>);
+    }
+    if names[0] == 0 { None } else { Some(Coroutine::task(names)) }
+}
+
+#[inline(always)]
+fn goroutine(thread: u64) -> Option<Coroutine> {
     // SAFETY: the entry is only replaced as a whole, by user space.
     let layout = unsafe { GO.get(&((thread >> 32) as u32)) }?;
     let fsbase: u64 = match given!(LAYOUT.task_fsbase) {

@@ -14,7 +14,7 @@ use crate::call::{self, Call};
 use crate::context;
 use crate::coroutine;
 use crate::judge::First;
-use crate::maps::{GO, PROCESSES, SOCKETS, count, emit_lifecycle, given};
+use crate::maps::{ASYNCIO, GO, PROCESSES, SOCKETS, count, emit_lifecycle, given};
 use crate::socket::{self, AF_INET, AF_INET6, Ends, Socket, kernel, verdict};
 
 /// States of a TCP socket (include/net/tcp_states.h).
@@ -327,6 +327,7 @@ pub fn executed(ctx: &TracePointContext) {
     // The file is another one now, so what was decided about the process may not hold any more.
     let _ = PROCESSES.remove(&record.tgid);
     let _ = GO.remove(&record.tgid);
+    let _ = ASYNCIO.remove(&record.tgid);
     // At once: what it runs may have to be hooked before it speaks.
     emit_lifecycle(&record, given!(SETUP.tls) != 0);
 }
@@ -345,6 +346,7 @@ pub fn exited() {
     }
     let _ = PROCESSES.remove(&tgid);
     let _ = GO.remove(&tgid);
+    let _ = ASYNCIO.remove(&tgid);
     emit_lifecycle(&process(lifecycle::EXIT), false);
 }
 

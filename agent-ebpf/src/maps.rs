@@ -1,5 +1,6 @@
 //! Every map, with its bound and who deletes from it, and the counters.
 
+use agent_common::asyncio::AsyncioLayout;
 use agent_common::counter::Counter;
 use agent_common::hint::{Hint, Reader};
 use agent_common::layout::{GoLayout, Layout, Setup};
@@ -114,6 +115,10 @@ pub static PROCESSES: LruHashMap<u32, u8> = LruHashMap::with_max_entries(limits:
 /// another file.
 #[map]
 pub static GO: LruHashMap<u32, GoLayout> = LruHashMap::with_max_entries(limits::GO_PROCESSES, 0);
+
+/// The same of tasks, of Python processes with an event loop.
+#[map]
+pub static ASYNCIO: LruHashMap<u32, AsyncioLayout> = LruHashMap::with_max_entries(limits::ASYNCIO_PROCESSES, 0);
 
 /// Calls into TLS libraries that have not returned. Deleted when they do.
 #[map]

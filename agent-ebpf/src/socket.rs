@@ -89,7 +89,7 @@ pub mod coroutines {
     /// User space has not looked into the process yet.
     pub const UNKNOWN: u8 = 0;
     pub const NONE: u8 = 1;
-    pub const GO: u8 = 2;
+    pub const SOME: u8 = 2;
 }
 
 impl Socket {

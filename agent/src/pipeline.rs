@@ -324,9 +324,9 @@ impl Engine {
     /// What was found in the files of a process.
     fn looked_into(&mut self, answer: Answer, now: MonoNanos) {
         let tgid = match answer {
-            Answer::Goroutines { tgid, layout, .. } => {
+            Answer::Coroutines { tgid, layout, .. } => {
                 if let Some(layout) = layout {
-                    self.probe.read_goroutines(tgid.0, layout);
+                    self.probe.read_coroutines(tgid.0, layout);
                 }
                 tgid
             }

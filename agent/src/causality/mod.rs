@@ -28,6 +28,7 @@ mod plenty;
 mod pool;
 mod process;
 mod slab;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod track;
@@ -93,6 +94,11 @@ pub struct Facts {
     pub dialler: Option<(u32, u32)>,
     /// A hash of the request's `X-Request-ID`.
     pub request_id: Option<u64>,
+    /// Of a call: the task of an event loop that made it, on its thread, and those that wait for that. Which request one serves, its
+    /// answer tells.
+    pub tasks: [Option<u64>; 3],
+    /// Of a request: the connection on which it came.
+    pub connection: Option<u64>,
 }
 
 /// Numbers of coroutines of which none had been given at a time: from one on to before another, modulo 2^32.
@@ -283,8 +289,13 @@ impl Causality {
 
     /// The last octet of the response to an incoming request was sent.
     pub fn answered(&mut self, id: Ref, at: u64) {
+        self.answered_in(id, at, None);
+    }
+
+    /// The same, with the task of an event loop that began the response, as in [`Facts::tasks`].
+    pub fn answered_in(&mut self, id: Ref, at: u64, task: Option<u64>) {
         match self.incoming.remove(&id) {
-            Some(process) => self.feed(process, at, Event::Answered(id)),
+            Some(process) => self.feed(process, at, Event::Answered(id, task)),
             None => self.shared.stats.unknown += 1,
         }
     }

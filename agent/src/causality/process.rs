@@ -1,6 +1,7 @@
 //! One process: its events in order of time, its open exchanges, and the clusters they form.
 
 mod bounds;
+mod claim;
 mod confidence;
 mod decide;
 mod learn;
@@ -14,6 +15,7 @@ use super::cluster::Cluster;
 use super::exact::Exact;
 use super::model::Model;
 use super::slab::Slab;
+use super::tasks::{Tasks, Waiting};
 use super::track::Track;
 use super::{Facts, Incoming, Method, Outgoing, Ref, Shared, Unborn};
 use rivals::Rival;
@@ -22,11 +24,13 @@ use rivals::Rival;
 const MAX_QUEUE: usize = 1 << 14;
 /// Times that the first events are gone through before they are decided on.
 const REHEARSALS: usize = 5;
+/// The cluster of a call that is in none.
+const ASIDE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     Incoming(Incoming),
-    Answered(Ref),
+    Answered(Ref, Option<u64>),
     Outgoing(Outgoing),
     Returned(Ref),
     GaveUp,
@@ -75,6 +79,8 @@ struct Call {
     began: Moment,
     returned: Option<Moment>,
     thread: Option<u32>,
+    tasks: [Option<u64>; 3],
+    /// [`ASIDE`] when no request was asked.
     cluster: u32,
     /// Given by exact facts.
     exact: Option<Method>,
@@ -110,6 +116,7 @@ pub(super) struct Process {
     /// Calls that have returned undecided, with the time by which they must be.
     deadlines: VecDeque<Alarm>,
     exact: Exact,
+    tasks: Tasks,
     model: Model,
     /// Takes what is learnt in place of `model`, while events are only rehearsed.
     draft: Option<Box<Model>>,
@@ -132,6 +139,7 @@ impl Process {
             starts: VecDeque::new(),
             deadlines: VecDeque::new(),
             exact: Exact::default(),
+            tasks: Tasks::default(),
             model: Model::new(),
             draft: None,
         }
@@ -239,8 +247,11 @@ impl Process {
         self.enforce_times(at, shared);
         match event {
             Event::Incoming(incoming) => self.open(&incoming, at, shared),
-            Event::Answered(id) => {
+            Event::Answered(id, task) => {
                 if let Some(key) = self.request_keys.remove(&id) {
+                    if let Some(task) = task {
+                        self.claim(key, task, shared);
+                    }
                     self.close(key, Some(at), shared);
                 }
             }
@@ -325,7 +336,8 @@ impl Process {
             began: self.moment(),
             returned: None,
             thread: outgoing.facts.thread,
-            cluster: u32::MAX,
+            tasks: outgoing.facts.tasks,
+            cluster: ASIDE,
             exact: None,
             alone: false,
             decided: false,
@@ -336,6 +348,7 @@ impl Process {
         if self.starts.len() > 2 * self.calls.len() + 64 {
             self.starts.retain(|(_, key, id)| self.calls.get(*key).is_some_and(|call| call.id == *id));
         }
+        self.tasks.call(&outgoing.facts.tasks, Waiting { key, id: outgoing.id, at });
         self.look_for_cause(key, &Outgoing { at, ..*outgoing }, shared);
     }
 
@@ -360,6 +373,7 @@ impl Process {
     }
 
     fn drop_call(&mut self, key: u32, shared: &mut Shared) {
+        self.forget_task(key);
         if let Some(call) = self.calls.remove(key)
             && self.call_keys.get(&call.id) == Some(&key)
         {

@@ -13,6 +13,7 @@ mod calibration;
 mod kin;
 mod learning;
 mod scene;
+mod tasks;
 mod unasked;
 
 const MS: u64 = 1_000_000;
@@ -190,6 +191,7 @@ proptest! {
         for (number, (kind, name, process, step, thread)) in (0u64..).zip(events) {
             at += step;
             let facts = Facts { thread: (thread > 0).then_some(u32::from(thread)), ..Facts::default() };
+            let task = (name % 2 == 0).then_some(u64::from(thread));
             match kind {
                 0 => {
                     open.insert(name, number);
@@ -200,11 +202,12 @@ proptest! {
                     if let Some(life) = lives.get_mut(&id) {
                         life.1 = at;
                     }
-                    causality.answered(id, at);
+                    causality.answered_in(id, at, task);
                 },
                 2 => {
                     waiting.insert(name, number);
                     calls.insert(number, (at, process));
+                    let facts = Facts { tasks: [task, None, None], ..facts };
                     causality.outgoing(Outgoing { id: number, process, operation: name as u32 % 4, at, facts });
                 }
                 _ => if let Some(id) = waiting.remove(&name) {

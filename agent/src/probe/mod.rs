@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use agent_common::counter::Counter;
 use agent_common::ids::Tgid;
-use agent_common::layout::{GoLayout, Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCESS_TRACE, Setup};
+use agent_common::layout::{Layout, PORT_KEEP, PORT_LEAVE, PROCESS_IGNORE, PROCESS_TRACE, Setup};
 use agent_common::limits;
 use anyhow::Context as _;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
@@ -23,7 +23,7 @@ use self::hooks::{HOOKS, Hook, Hooks, Need, Use};
 use self::libraries::Libraries;
 pub use self::propagation::{Carrier, Propagation};
 use self::sys::{Hints, RareCalls, ReaderFlag};
-use crate::process::programs::Library;
+use crate::process::programs::{Coroutines, Library};
 use crate::source::Rings;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/remora-ebpf"));
@@ -63,6 +63,7 @@ pub struct Probe {
     ebpf: Ebpf,
     processes: HashMap<MapData, u32, u8>,
     go: HashMap<MapData, u32, sys::GoValue>,
+    asyncio: HashMap<MapData, u32, sys::AsyncioValue>,
     counters: PerCpuArray<MapData, u64>,
     rare: RareCalls,
     libraries: Libraries,
@@ -125,6 +126,7 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
     }
     let processes = HashMap::try_from(map(&mut ebpf, "PROCESSES")?)?;
     let go = HashMap::try_from(map(&mut ebpf, "GO")?)?;
+    let asyncio = HashMap::try_from(map(&mut ebpf, "ASYNCIO")?)?;
     let counters = PerCpuArray::try_from(map(&mut ebpf, "COUNTERS")?)?;
     let maps = [hints, reader, ports];
     let [hints, reader, _] = &maps;
@@ -160,6 +162,7 @@ fn attach_at(kernel: &Kernel, options: &Options, at_sockets: bool) -> anyhow::Re
             ebpf,
             processes,
             go,
+            asyncio,
             counters,
             rare,
             libraries: Libraries::default(),
@@ -285,11 +288,14 @@ impl Probe {
         let _ = self.processes.insert(tgid, if trace { PROCESS_TRACE | habits } else { PROCESS_IGNORE }, 0);
     }
 
-    /// Tells the kernel side where a Go process keeps what tells its goroutines apart; before [`Probe::decide`] says that it
-    /// is one.
-    pub fn read_goroutines(&mut self, tgid: u32, layout: GoLayout) {
+    /// Tells the kernel side where a process keeps what tells its coroutines apart; before [`Probe::decide`] says that it has
+    /// such.
+    pub fn read_coroutines(&mut self, tgid: u32, layout: Coroutines) {
         // A full map forgets the oldest.
-        let _ = self.go.insert(tgid, sys::GoValue(layout), 0);
+        let _ = match layout {
+            Coroutines::Go(layout) => self.go.insert(tgid, sys::GoValue(layout), 0),
+            Coroutines::Asyncio(layout) => self.asyncio.insert(tgid, sys::AsyncioValue(layout), 0),
+        };
     }
 
     /// Attaches the hooks of rare calls that were seen on a TCP socket since the last look.
@@ -356,7 +362,10 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
         ("segments", options.segment_ring.into()),
         ("lifecycle", limits::LIFECYCLE_RING.into()),
         ("sockets", hash(limits::SOCKETS, 64)),
-        ("processes", hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48)),
+        (
+            "processes",
+            hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48) + hash(limits::ASYNCIO_PROCESSES, 24),
+        ),
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),
         ("scratch", (2 * cpus + 1) * (2 * limits::CAPTURE as u64 + 264)),

@@ -5,6 +5,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::ptr::NonNull;
 
+use agent_common::asyncio::AsyncioLayout;
 use agent_common::hint::{self, Hint, Reader};
 use agent_common::ids::{ConnId, Direction};
 use agent_common::layout::{GoLayout, Layout, Setup};
@@ -25,8 +26,15 @@ pub(super) struct SetupGlobal(pub(super) Setup);
 #[derive(Clone, Copy)]
 pub(super) struct GoValue(pub(super) GoLayout);
 
+/// [`AsyncioLayout`] as a value of a map.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(super) struct AsyncioValue(pub(super) AsyncioLayout);
+
 // SAFETY: `repr(C)`, a u64 and an even number of u32, so without padding.
 unsafe impl aya::Pod for GoValue {}
+// SAFETY: `repr(C)`, made of u64 alone, so without padding.
+unsafe impl aya::Pod for AsyncioValue {}
 // SAFETY: `repr(C)`, made of u32 alone, so without padding.
 unsafe impl aya::Pod for LayoutGlobal {}
 // SAFETY: `repr(C)`, made of u32 alone, so without padding.

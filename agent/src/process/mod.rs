@@ -6,6 +6,7 @@
 //! TLS libraries. A process that ends before it can be read is called as its exec said.
 
 mod args;
+mod asyncio;
 pub mod container;
 pub mod environment;
 pub mod filter;

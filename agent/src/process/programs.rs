@@ -1,5 +1,5 @@
-//! What is in the files that processes run: where a Go program keeps its goroutines ([`super::go`]), and where functions of TLS
-//! libraries are ([`super::tls`]).
+//! What is in the files that processes run, and in their memory: where a Go program keeps its goroutines ([`super::go`]), Python its
+//! tasks ([`super::asyncio`]), and where functions of TLS libraries are ([`super::tls`]).
 //!
 //! Reading an executable takes its time, so a thread of its own does it, once for each file.
 
@@ -10,16 +10,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 
+use agent_common::asyncio::AsyncioLayout;
 use agent_common::ids::Tgid;
-use agent_common::layout::{GoLayout, PROCESS_GO, PROCESS_LOOKED_INTO, PROCESS_TLS};
+use agent_common::layout::{GoLayout, PROCESS_ASYNCIO, PROCESS_GO, PROCESS_LOOKED_INTO, PROCESS_TLS};
 use agent_common::limits;
 use rustc_hash::FxHashMap;
 
 use super::tls::{self, Place};
-use super::{go, read};
+use super::{asyncio, go, read};
 
-/// Processes that wait to be looked into; what comes on top counts as no Go program, and is asked about again when it next
-/// speaks TLS.
+/// Processes that wait to be looked into; what comes on top counts as one without coroutines, and is asked about again when it
+/// next speaks TLS.
 const WAITING: usize = 1024;
 /// Files remembered; all are forgotten when there are more.
 const FILES: usize = 1024;
@@ -36,35 +37,42 @@ pub struct Programs {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    goroutines: Goroutines,
+    coroutines: Looked,
     /// Its files were looked into after it had spoken TLS.
     tls: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum Goroutines {
+enum Looked {
     #[default]
     Unasked,
     /// The number of the question: a process may have become another program by the time of the answer.
     Asked(u64),
-    Go,
-    Other,
+    /// Bits for the kernel side.
+    Found(u8),
 }
 
 enum Question {
-    Goroutines { number: u64, tgid: Tgid },
+    Coroutines { number: u64, tgid: Tgid },
     Libraries { tgid: Tgid, speaks: bool },
 }
 
 /// What was found in the files of a process.
 pub enum Answer {
-    /// Where it keeps its goroutines, if it is a Go program that can be read.
-    Goroutines { number: u64, tgid: Tgid, layout: Option<GoLayout> },
+    /// Where it keeps its coroutines, if it has such as can be read.
+    Coroutines { number: u64, tgid: Tgid, layout: Option<Coroutines> },
     /// The files with functions of TLS libraries that it has mapped; [`STANDING`] for those of the host, which any process
     /// may map.
     Libraries { tgid: Tgid, files: Vec<Library>, speaks: bool },
     /// The libraries of the host, and of the processes there were at the start, were told of.
     LookedAround,
+}
+
+/// Where a process keeps what tells its coroutines apart.
+#[derive(Clone, Copy, Debug)]
+pub enum Coroutines {
+    Go(GoLayout),
+    Asyncio(AsyncioLayout),
 }
 
 /// Stands for the processes to come.
@@ -107,17 +115,17 @@ impl Programs {
         Ok(Self { ask, answers, known: FxHashMap::default(), questions: 0, libraries })
     }
 
-    /// Asks whether a process is a Go program, unless that is known.
+    /// Asks whether a process has coroutines that can be told apart, unless that is known.
     pub fn look_into(&mut self, tgid: Tgid) {
         let Some(known) = self.known(tgid) else { return };
-        if !matches!(known.goroutines, Goroutines::Unasked) {
+        if !matches!(known.coroutines, Looked::Unasked) {
             return;
         }
         self.questions += 1;
         let number = self.questions;
-        let asked = self.ask.try_send(Question::Goroutines { number, tgid }).is_ok();
-        let goroutines = if asked { Goroutines::Asked(number) } else { Goroutines::Other };
-        self.known.entry(tgid).or_default().goroutines = goroutines;
+        let asked = self.ask.try_send(Question::Coroutines { number, tgid }).is_ok();
+        let coroutines = if asked { Looked::Asked(number) } else { Looked::Found(PROCESS_LOOKED_INTO) };
+        self.known.entry(tgid).or_default().coroutines = coroutines;
     }
 
     /// A process runs a file that may be new: asks for functions of TLS libraries in it.
@@ -138,7 +146,7 @@ impl Programs {
 
     fn known(&mut self, tgid: Tgid) -> Option<&mut Known> {
         if self.known.len() >= limits::PROCESSES as usize {
-            self.known.retain(|_, known| matches!(known.goroutines, Goroutines::Asked(_)));
+            self.known.retain(|_, known| matches!(known.coroutines, Looked::Asked(_)));
         }
         (self.known.len() < 2 * limits::PROCESSES as usize).then(|| self.known.entry(tgid).or_default())
     }
@@ -152,12 +160,11 @@ impl Programs {
     #[must_use]
     pub fn bits(&self, tgid: Tgid) -> u8 {
         let Some(known) = self.known.get(&tgid) else { return 0 };
-        let go = match known.goroutines {
-            Goroutines::Unasked | Goroutines::Asked(_) => 0,
-            Goroutines::Other => PROCESS_LOOKED_INTO,
-            Goroutines::Go => PROCESS_LOOKED_INTO | PROCESS_GO,
+        let coroutines = match known.coroutines {
+            Looked::Unasked | Looked::Asked(_) => 0,
+            Looked::Found(bits) => bits,
         };
-        if known.tls { go | PROCESS_TLS } else { go }
+        if known.tls { coroutines | PROCESS_TLS } else { coroutines }
     }
 
     /// The next answer.
@@ -168,11 +175,16 @@ impl Programs {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
             };
             match &answer {
-                Answer::Goroutines { number, tgid, layout } => {
+                Answer::Coroutines { number, tgid, layout } => {
                     if let Some(known) = self.known.get_mut(tgid)
-                        && matches!(known.goroutines, Goroutines::Asked(asked) if asked == *number)
+                        && matches!(known.coroutines, Looked::Asked(asked) if asked == *number)
                     {
-                        known.goroutines = if layout.is_some() { Goroutines::Go } else { Goroutines::Other };
+                        let kind = match layout {
+                            None => 0,
+                            Some(Coroutines::Go(_)) => PROCESS_GO,
+                            Some(Coroutines::Asyncio(_)) => PROCESS_ASYNCIO,
+                        };
+                        known.coroutines = Looked::Found(PROCESS_LOOKED_INTO | kind);
                         return Some(answer);
                     }
                 }
@@ -233,9 +245,10 @@ impl Reader {
 
     fn reply(&mut self, question: &Question) -> Result<(), Gone> {
         match *question {
-            Question::Goroutines { number, tgid } => {
-                let layout = self.layout(tgid);
-                self.send(Answer::Goroutines { number, tgid, layout })
+            Question::Coroutines { number, tgid } => {
+                let go = self.layout(tgid).map(Coroutines::Go);
+                let layout = go.or_else(|| asyncio::layout(tgid.0).map(Coroutines::Asyncio));
+                self.send(Answer::Coroutines { number, tgid, layout })
             }
             Question::Libraries { tgid, speaks } => {
                 let files = self.libraries(tgid);

@@ -29,12 +29,20 @@ pub(super) const fn unborn(Coroutine { next, end, .. }: Coroutine, at: MonoNanos
     Unborn { at: at.0, next, end }
 }
 
+/// The task that a thread of an event loop runs, and those that wait for it, as `causality` names them.
+fn tasks(tid: u32, coroutine: Coroutine) -> [Option<u64>; 3] {
+    let name = |task: u32| (task != 0).then_some(u64::from(tid) << 32 | u64::from(task));
+    coroutine.as_task().map_or([None; 3], |tasks| tasks.map(name))
+}
+
 /// Whether those who read a request have answered it.
 #[derive(Clone, Copy)]
 pub(super) struct Faithful {
     pub(super) thread: bool,
     /// `None` when one of the two is not known.
     pub(super) coroutine: Option<bool>,
+    /// The task that has answered.
+    pub(super) task: Option<u64>,
 }
 
 impl Faithful {
@@ -44,6 +52,7 @@ impl Faithful {
         Self {
             thread: response.tid == request.tid,
             coroutine: both.then_some(response.coroutine.id == open.coroutine.id),
+            task: tasks(response.tid.0, response.coroutine)[0],
         }
     }
 }
@@ -53,6 +62,10 @@ impl Open {
     pub(super) fn with_coroutine(&self, facts: Facts) -> Facts {
         let known = |id: u32| (id != 0).then_some(id);
         let Coroutine { id, parent, .. } = self.coroutine;
+        if self.coroutine.as_task().is_some() {
+            // Tasks have no numbers that would tell of their births.
+            return Facts { coroutine: known(id), ..facts };
+        }
         Facts {
             coroutine: known(id),
             parent_coroutine: known(parent),
@@ -148,13 +161,18 @@ impl Traces {
         let thread = habits.threads_are_telling().then_some(open.tid);
         let facts = Facts { thread, request_id, ..Facts::default() };
         let facts = if habits.coroutines_are_telling() { open.with_coroutine(facts) } else { facts };
-        let (id, process, operation, at) = (id.0, open.tgid.0, open.operation, open.at.0);
+        let (connection, id, process) = (id.conn().0, id.0, open.tgid.0);
+        let (operation, at) = (open.operation, open.at.0);
         match open.kind {
             Kind::Server => {
                 *self.targets.entry((open.tgid, open.target)).or_default() += 1;
+                let facts = Facts { connection: Some(connection), ..facts };
                 self.causality.incoming(Incoming { id, process, operation, at, facts });
             }
-            Kind::Client => self.causality.outgoing(Outgoing { id, process, operation, at, facts }),
+            Kind::Client => {
+                let facts = Facts { tasks: tasks(open.tid, open.coroutine), ..facts };
+                self.causality.outgoing(Outgoing { id, process, operation, at, facts });
+            }
         }
     }
 
@@ -197,7 +215,7 @@ impl Traces {
                     self.propagated.leaves(tgid, tid, habits);
                 }
                 if told {
-                    self.causality.answered(id.0, at.0);
+                    self.causality.answered_in(id.0, at.0, faithful.and_then(|faithful| faithful.task));
                     if let Entry::Occupied(mut open) = self.targets.entry((tgid, target)) {
                         *open.get_mut() -= 1;
                         if *open.get() == 0 {

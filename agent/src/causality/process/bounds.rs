@@ -1,7 +1,7 @@
 //! What is given up, and decided for being too old.
 
-use super::super::{Ref, Shared};
-use super::Process;
+use super::super::{Reason, Ref, Shared};
+use super::{ASIDE, Process};
 
 impl Process {
     /// Gives the links that may wait no longer, and gives up what is too old.
@@ -30,8 +30,10 @@ impl Process {
     }
 
     pub(super) fn force(&mut self, key: u32, shared: &mut Shared) {
-        if let Some(number) = self.calls.get(key).map(|call| call.cluster) {
-            self.settle(number, Some(key), shared);
+        match self.calls.get(key).map(|call| call.cluster) {
+            Some(ASIDE) => self.leave_without_cause(key, Reason::Unlikely, shared),
+            Some(number) => self.settle(number, Some(key), shared),
+            None => {}
         }
     }
 

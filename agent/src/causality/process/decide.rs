@@ -6,7 +6,7 @@ use super::super::model::QUEUES;
 use super::super::track::Track;
 use super::super::{Facts, Link, Method, Outgoing, Reason, Shared};
 use super::confidence::{confidence, wary_confidence};
-use super::{Call, Past, Process, learner};
+use super::{ASIDE, Call, Past, Process, learner};
 
 /// Clusters asked whether a call may be theirs; those with the newest requests first.
 const MAX_CANDIDATES: usize = 128;
@@ -55,7 +55,10 @@ impl Process {
             _ => None,
         };
         if unasked && !idle && among.is_none() {
-            self.leave_without_cause(key, Reason::Unlikely, shared);
+            // The task that makes it may yet answer a request.
+            if outgoing.facts.tasks[0].is_none() || !self.tasks.are_worth_waiting_for() {
+                self.leave_without_cause(key, Reason::Unlikely, shared);
+            }
         } else {
             self.seek(key, among.as_deref(), shared);
         }
@@ -194,9 +197,11 @@ impl Process {
             self.release(&mut cluster, shared);
         }
         if cluster.members.is_empty() {
+            self.set_aside(&cluster);
             return;
         }
         if cluster.readings.len() == 1 && cluster.members.len() > 1 {
+            self.set_aside(&cluster);
             self.split(&cluster);
         } else {
             let number = self.clusters.insert(cluster);
@@ -209,8 +214,9 @@ impl Process {
     fn ripe(&self, cluster: &Cluster, best: usize, force: Option<u32>) -> Vec<Ripe> {
         let mut ripe = Vec::new();
         for (place, &key) in cluster.calls.iter().enumerate() {
-            let undecided = self.calls.get(key).is_some_and(|call| !call.decided);
-            if undecided && (force == Some(key) || cluster.agrees(place) || cluster.is_past(place)) {
+            let Some(call) = self.calls.get(key).filter(|call| !call.decided) else { continue };
+            let waits = call.tasks[0].is_some() && call.exact.is_none() && self.tasks.are_worth_waiting_for();
+            if force == Some(key) || (!waits && (cluster.agrees(place) || cluster.is_past(place))) {
                 let member = cluster.readings[best].choices[place].member;
                 let overtook = |queue: usize| cluster.share(|reading| reading.choices[place].overtook[queue]);
                 ripe.push(Ripe {
@@ -236,6 +242,7 @@ impl Process {
     fn decide(&mut self, cluster: &mut Cluster, ripe: &Ripe, shared: &mut Shared) {
         let (place, share) = (ripe.place, ripe.share);
         let key = cluster.calls[place];
+        self.forget_task(key);
         let Some(call) = self.calls.get_mut(key) else { return };
         let choice = cluster.readings[cluster.best()].choices[place];
         if call.exact.is_none() {
@@ -342,6 +349,15 @@ impl Process {
         }
     }
 
+    /// Calls that wait for what their task does, and that the one reading that is left gives to nobody, leave the cluster.
+    fn set_aside(&mut self, cluster: &Cluster) {
+        for (key, choice) in cluster.calls.iter().zip(&cluster.readings[0].choices) {
+            if let Some(call) = self.calls.get_mut(*key).filter(|_| choice.member == NOBODY) {
+                call.cluster = ASIDE;
+            }
+        }
+    }
+
     /// Each member of a cluster with a single reading goes on alone.
     fn split(&mut self, cluster: &Cluster) {
         let Some(reading) = cluster.readings.first() else { return };
@@ -356,6 +372,13 @@ impl Process {
             }
             let number = self.clusters.insert(part);
             self.rename(number);
+        }
+    }
+
+    /// Nothing that its tasks do tells any more for whom a call is made.
+    pub(super) fn forget_task(&mut self, key: u32) {
+        if let Some(call) = self.calls.get(key) {
+            self.tasks.decided(&call.tasks, key, call.exact.is_some());
         }
     }
 
