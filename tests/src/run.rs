@@ -1,6 +1,6 @@
 //! Load on the mesh with the agent beside it, and what came of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use anyhow::{Result, ensure};
 
@@ -64,21 +64,6 @@ impl Run {
         let requests = self.requests.iter().filter(|(truth, _)| truth.starts_with(tag));
         let requests: Vec<_> = requests.map(|(truth, route)| (truth.clone(), 2 * route.hops())).collect();
         accuracy::evaluate(&self.spans, &self.services, &requests, |truth| truth.starts_with(tag))
-    }
-
-    /// The same of those that ask for one of `routes`.
-    #[must_use]
-    pub fn report_of(&self, tag: &str, routes: &[Route]) -> Report {
-        let wanted = |truth: &str, route: &Route| truth.starts_with(tag) && routes.contains(route);
-        let requests: Vec<_> = self
-            .requests
-            .iter()
-            .filter(|(truth, route)| wanted(truth, route))
-            .map(|(t, r)| (t.clone(), 2 * r.hops()))
-            .collect();
-        let roots: HashSet<&str> = requests.iter().map(|(truth, _)| truth.as_str()).collect();
-        let counted = |truth: &str| roots.contains(truth.split('.').next().unwrap_or(truth));
-        accuracy::evaluate(&self.spans, &self.services, &requests, counted)
     }
 
     /// The evaluation of what went over the mesh's topic because of these requests.

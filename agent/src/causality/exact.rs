@@ -3,7 +3,8 @@
 //! In this order: the same `X-Request-ID`; the same coroutine; a coroutine that was started while its parent served the
 //! request ([`super::offspring`]); a thread that was started by the one that serves it; the same thread. A thread proves
 //! nothing in a process whose threads serve requests in turns (event loops, pools of asynchronous tasks). Those are
-//! recognised by requests that arrive on a thread while another one that it read is still open.
+//! recognised by requests that arrive on a thread while another one that it read is still open; and as they look like others as
+//! long as one request comes after the other, a thread is only believed among several when some were seen to serve beside each other.
 
 use rustc_hash::FxHashMap;
 
@@ -15,6 +16,8 @@ use super::{Facts, Incoming, Method, Outgoing, Ref};
 const BUSY_SHARE: f32 = 0.02;
 /// Requests after which the past is weighed half for that share.
 const MEMORY: f32 = 1000.0;
+/// Requests that have to have been served beside others, by threads of their own, for threads to tell several open ones apart.
+const BESIDE: u32 = 8;
 /// Threads remembered that were started for a request and have not called.
 const MOST_NEWBORN: usize = 4096;
 
@@ -50,6 +53,8 @@ pub(super) struct Exact {
     newborn: FxHashMap<u32, (u32, Ref)>,
     arrivals: f32,
     arrivals_on_busy: f32,
+    /// Requests that were answered while another thread served one, up to [`BESIDE`].
+    beside: u32,
 }
 
 impl Exact {
@@ -79,6 +84,9 @@ impl Exact {
         take(&mut self.request_ids, facts.request_id, |other| *other == key);
         take(&mut self.coroutines, facts.coroutine, |served| served.key == key);
         take(&mut self.threads, facts.thread, |served| served.key == key);
+        if facts.thread.is_some_and(|own| self.threads.keys().any(|other| *other != own)) {
+            self.beside = BESIDE.min(self.beside + 1);
+        }
     }
 
     /// `parent` has started `thread`.
@@ -177,7 +185,8 @@ impl Exact {
     }
 
     fn of_thread(&self, thread: u32) -> Option<&[Served]> {
-        if self.takes_turns() { None } else { self.threads.get(&thread).map(Vec::as_slice) }
+        let believed = !self.takes_turns() && (self.beside >= BESIDE || self.threads.len() <= 1);
+        if believed { self.threads.get(&thread).map(Vec::as_slice) } else { None }
     }
 }
 

@@ -26,6 +26,22 @@ fn outgoing(id: Ref, at: u64, facts: Facts) -> Outgoing {
     Outgoing { id, process: 1, operation: 2, at, facts }
 }
 
+/// Threads tell several requests apart once some were seen to serve beside each other: here they have not been.
+#[test]
+fn threads_are_not_believed_before_they_were_seen_beside_others() {
+    let thread = |thread| Facts { thread: Some(thread), ..Facts::default() };
+    let mut causality = Causality::new(Settings::default());
+    for id in 0..50 {
+        causality.incoming(incoming(id, id * 10 * MS, thread(7)));
+        causality.answered(id, (id * 10 + 5) * MS);
+    }
+    causality.incoming(incoming(100, 1000 * MS, thread(7)));
+    causality.incoming(incoming(101, 1001 * MS, thread(8)));
+    causality.outgoing(outgoing(1, 1002 * MS, thread(7)));
+    causality.returned(1, 1003 * MS);
+    assert_ne!(finish(causality)[0].method, Method::Thread);
+}
+
 fn finish(mut causality: Causality) -> Vec<Link> {
     let mut links = Vec::new();
     causality.finish(&mut links);
@@ -54,6 +70,11 @@ fn exact_facts_name_the_request() {
     ];
     for (name, one, two, call, parent, method) in cases {
         let mut causality = Causality::new(Settings::default());
+        for pair in 0..8 {
+            let (ids, at) = ([100 + 2 * pair, 101 + 2 * pair], pair * MS / 10);
+            ids.iter().zip([107, 108]).for_each(|(id, number)| causality.incoming(incoming(*id, at, thread(number))));
+            ids.iter().for_each(|id| causality.answered(*id, at + MS / 20));
+        }
         causality.incoming(incoming(1, MS, one));
         causality.incoming(incoming(2, 2 * MS, two));
         causality.outgoing(outgoing(1, 3 * MS, call));
