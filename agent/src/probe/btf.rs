@@ -47,7 +47,23 @@ pub fn kernel() -> Result<Kernel, LayoutError> {
     // Each tracepoint has a type of its own.
     let traced =
         |name: &&str| btf.resolve_types_by_name(&format!("btf_trace_{name}")).is_ok_and(|types| !types.is_empty());
-    Ok(Kernel { layout: layout(&btf)?, socket_hooks: PAYLOAD_IS_FOUND && AT_SOCKETS.iter().all(traced) })
+    let release = std::fs::read_to_string(OSRELEASE).unwrap_or_default();
+    let socket_hooks = PAYLOAD_IS_FOUND && is_not_preempted(&release) && AT_SOCKETS.iter().all(traced);
+    Ok(Kernel { layout: layout(&btf)?, socket_hooks })
+}
+
+/// The kernel's release, as `uname -r` says it.
+const OSRELEASE: &str = "/proc/sys/kernel/osrelease";
+/// The first release, major and minor, of which it is not known that it does not preempt programs at raw tracepoints. Linux 7.3 does:
+/// it leaves out a program where the same one was preempted on that processor (`recursion_misses`), and two of them would share
+/// what each processor has once. Those at system calls are not preempted.
+const PREEMPTED: (u32, u32) = (6, 19);
+
+/// Whether programs at raw tracepoints are not preempted; not known is no.
+fn is_not_preempted(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
+    (major, minor) < PREEMPTED
 }
 
 fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
@@ -178,6 +194,15 @@ fn find(btf: &Btf, structure: &btf_rs::Struct, field: &str, depth: u32) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hooks_at_sockets_are_for_kernels_that_do_not_preempt_them() {
+        assert!(is_not_preempted("6.18.44-x\n"));
+        assert!(is_not_preempted("6.16"));
+        assert!(!is_not_preempted("6.19.0"));
+        assert!(!is_not_preempted("7.3.4+deb13-cloud-amd64\n"));
+        assert!(!is_not_preempted(""));
+    }
 
     #[test]
     fn offsets_of_the_running_kernel_are_found_and_differ() {
