@@ -56,6 +56,9 @@ counters! {
     TlsCallLost = "tls_call_lost", true;
     /// TLS sessions that seemed to use two sockets, and are left alone.
     TlsAmbiguous = "tls_ambiguous", true;
+    /// Connections of which the kernel encrypts one direction and no library's function shows the other: what the calls
+    /// move in the clear is left alone.
+    KernelTlsHalf = "kernel_tls_half", true;
     /// Requests sent with a new trace.
     ContextRoot = "context_root", false;
     /// Requests sent in the trace of the request that their thread serves.

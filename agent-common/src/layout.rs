@@ -83,6 +83,22 @@ pub struct Layout {
     pub net_notsent_lowat: u32,
     /// `task_struct.thread.fsbase`; 0 on architectures other than x86-64.
     pub task_fsbase: u32,
+    /// `inet_connection_sock.icsk_ulp_ops`. This and the next ones are 0 where the kernel has no TLS of its own.
+    pub icsk_ulp_ops: u32,
+    /// `inet_connection_sock.icsk_ulp_data`, which points to a `tls_context`
+    pub icsk_ulp_data: u32,
+    /// `tcp_ulp_ops.name`
+    pub ulp_name: u32,
+    /// `tls_context.priv_ctx_tx`
+    pub tls_tx: u32,
+    /// `tls_context.priv_ctx_rx`
+    pub tls_rx: u32,
+    /// `tls_context.prot_info.version`
+    pub tls_version: u32,
+    /// `tls_context.rx.rec_seq`, the number of the next record, of eight octets
+    pub tls_rx_number: u32,
+    /// Not 0: that is a pointer to it, as in Linux 6.1.
+    pub tls_number_is_far: u32,
 }
 
 /// Where a Go program keeps what tells its goroutines apart: offsets in octets, which differ by release.

@@ -139,6 +139,8 @@ mod regs {
     /// `ax`, `orig_ax` and `cs`.
     pub const RESULT: usize = 80;
     pub const NUMBER: usize = 120;
+    /// `sendmsg` and `recvmsg` (arch/x86/entry/syscalls/syscall_64.tbl).
+    pub const MESSAGES: [u64; 2] = [46, 47];
     pub const SEGMENT: usize = 136;
     /// What the entry into the kernel puts into `ax` until the call returns (`PUSH_AND_CLEAR_REGS rax=$-ENOSYS`,
     /// arch/x86/entry/entry_64.S).
@@ -153,6 +155,9 @@ mod regs {
     pub const ARGS: [usize; 4] = [272, 8, 16, 24];
     /// `x28`
     pub const GOROUTINE: usize = 224;
+    /// `x8`, with the number of the call; `sendmsg` and `recvmsg` (include/uapi/asm-generic/unistd.h).
+    pub const NUMBER: usize = 64;
+    pub const MESSAGES: [u64; 2] = [211, 212];
 }
 
 impl Call {
@@ -197,6 +202,13 @@ impl Call {
     #[inline(always)]
     pub fn number(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether the call that is in progress or ending is one of `sendmsg` and `recvmsg`.
+    #[inline(always)]
+    pub fn is_message(&self) -> bool {
+        // SAFETY: a constant offset inside `struct pt_regs`; the verifier checks it against the kernel's type.
+        regs::MESSAGES.contains(&unsafe { *self.0.add(regs::NUMBER).cast::<u64>() })
     }
 
     #[inline(always)]

@@ -10,7 +10,7 @@ use crate::call;
 use crate::lifecycle;
 use crate::maps::{count, given};
 use crate::payload::{Payload, first_part};
-use crate::socket::{self, Socket, hello, verdict};
+use crate::socket::{Socket, hello, verdict};
 
 const HEAD_OF_FRAME: u64 = http2::HEAD as u64;
 const HEAD_OF_REQUEST: u64 = kafka::HEAD as u64;
@@ -47,11 +47,14 @@ fn judge(socket: &mut Socket, at: u64, available: u64) -> bool {
     if read.is_none() {
         return false;
     }
-    if given!(SETUP.tls) != 0 && socket.tls == 0 && is_tls_record(octets) && available >= 3 {
+    let hooked = given!(SETUP.tls) != 0;
+    // Without hooks the kernel may still be given the keys.
+    let follows = hooked || given!(LAYOUT.icsk_ulp_ops) != 0;
+    if follows && socket.tls == 0 && is_tls_record(octets) && available >= 3 {
         // What the handshake says in the clear stands at the beginning, if anywhere.
-        socket.hello = [if socket.fresh != 0 { hello::FIRST } else { hello::NOTHING }; 2];
-        // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen.
-        (socket.tls, socket.fresh, socket.plain) = (socket::tls::YES, 0, [0; 2]);
+        socket.hello = [if hooked && socket.fresh != 0 { hello::FIRST } else { hello::NOTHING }; 2];
+        // Whether its plaintext is seen from its beginning on is known when a library's handshake is seen, or the kernel has the keys.
+        socket.begins_tls();
         return false;
     }
     let message = octets[0] <= amqp::METHOD && begins_like_message(at, available, socket.fresh != 0);

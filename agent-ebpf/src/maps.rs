@@ -66,6 +66,14 @@ pub static LAYOUT: Layout = Layout {
     skc_net: 0,
     net_notsent_lowat: 0,
     task_fsbase: 0,
+    icsk_ulp_ops: 0,
+    icsk_ulp_data: 0,
+    ulp_name: 0,
+    tls_tx: 0,
+    tls_rx: 0,
+    tls_version: 0,
+    tls_rx_number: 0,
+    tls_number_is_far: 0,
 };
 
 /// How the agent is set up; user space fills it in before loading.

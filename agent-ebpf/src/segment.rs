@@ -22,7 +22,7 @@ use crate::judge::{First, decide};
 use crate::lifecycle;
 use crate::maps::{HINTS, PROCESSES, SOCKETS, Scratch, claim_scratch, count, emit_segment, give_back, given, scratch};
 use crate::payload::{Payload, bounded, first_part, flat, vectors};
-use crate::socket::{self, Socket, verdict};
+use crate::socket::{self, Socket, shown, verdict};
 use crate::tls;
 
 /// `struct mmsghdr` (include/linux/socket.h): a `user_msghdr` of 56 octets and `msg_len`.
@@ -101,22 +101,24 @@ pub fn transfer_at(sk: u64, thread: u64, exit: Exit, direction: Direction, paylo
 /// Reports what a call did on a socket that is not refused.
 #[inline(always)]
 fn moved(sk: u64, socket: &mut Socket, thread: u64, exit: Exit, direction: Direction, payload: Payload) {
+    if socket.tls == 0 && socket.verdict == verdict::UNDECIDED {
+        tls::kernel::look(sk, socket);
+    }
     match exit {
-        Exit::Moved(len) if socket.tls != 0 => {
-            tls::hello::look(socket, thread, direction, payload, len);
-            tls::moved(sk, socket, thread, direction);
-        }
+        Exit::Moved(len) if socket.tls != 0 && !tls::moved(sk, socket, thread, direction, payload, len) => {}
         Exit::Moved(len) => {
             let put = match direction {
                 Direction::Egress if context::puts_fields() => Put::into(sk),
                 _ => Put::NOTHING,
             };
             let first = First { direction, len: len.wrapping_add(put.octets) };
+            let tls = socket.tls;
             if socket.verdict == verdict::UNDECIDED && !decide(sk, socket, payload, len, &first) {
-                if socket.tls != 0 {
-                    lifecycle::speaks_tls(thread);
-                    tls::hello::look(socket, thread, direction, payload, len);
-                    tls::moved(sk, socket, thread, direction);
+                if socket.tls != tls {
+                    if given!(SETUP.tls) != 0 {
+                        lifecycle::speaks_tls(thread);
+                    }
+                    tls::moved(sk, socket, thread, direction, payload, len);
                 }
                 return;
             }
@@ -157,6 +159,9 @@ pub fn messages(ctx: &TracePointContext, direction: Direction) {
     if socket.verdict == verdict::REFUSED {
         return;
     }
+    if socket.tls == 0 && socket.verdict == verdict::UNDECIDED {
+        tls::kernel::look(sk, socket);
+    }
     let at = call.arg1();
     let Some(end) = position(sk, socket, direction) else { return };
     let mut seq = end;
@@ -177,7 +182,10 @@ pub fn messages(ctx: &TracePointContext, direction: Direction) {
     // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
     unsafe { bpf_loop(number, message_one as *mut core::ffi::c_void, (&raw mut batch).cast(), 0) };
     // SAFETY: a value of the map, which stays readable while the program runs.
-    let socket = unsafe { &*batch.socket };
+    let socket = unsafe { &mut *batch.socket };
+    if socket.tls != 0 {
+        tls::kernel::passed(sk, socket, direction, end.wrapping_sub(seq));
+    }
     if context::is_on() && socket.verdict == verdict::TAKEN {
         context::serving::batched(sk, socket.conn, thread, socket.role);
     }
@@ -272,6 +280,13 @@ pub fn plaintext(plaintext: &Plaintext) {
     // SAFETY: the number is 0 or 1, and so many octets there are.
     let seq = unsafe {
         core::arch::asm!("{0} &= 1", inout(reg) side);
+        let shown = (&raw mut socket.shown).cast::<u8>().add(side);
+        if *shown == shown::BY_CALLS {
+            return;
+        }
+        if tls::kernel::has_side(socket.kernel_tls, side) {
+            *shown = shown::BY_FUNCTIONS;
+        }
         let place = (&raw mut socket.plain).cast::<u32>().add(side);
         let seq = *place;
         *place = seq.wrapping_add(len);
@@ -299,6 +314,9 @@ pub fn plaintext(plaintext: &Plaintext) {
 /// Reports plaintext of which the first `captured` octets were kept at `payload`, in a map's value.
 #[inline(always)]
 pub fn kept(sk: u64, socket: &mut Socket, thread: u64, at: u64, payload: u64, captured: u32, len: u32) {
+    if socket.shown[0] == shown::BY_CALLS {
+        return;
+    }
     let seq = socket.plain[0];
     socket.plain[0] = seq.wrapping_add(len);
     let first = First { direction: Direction::Egress, len };

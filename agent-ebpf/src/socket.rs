@@ -64,6 +64,12 @@ pub struct Socket {
     pub hello: [u8; 2],
     /// Octets of plaintext sent and received so far, with TLS; modulo 2^32.
     pub plain: [u32; 2],
+    /// Bits of [`crate::tls::kernel`]: which directions the kernel encrypts.
+    pub kernel_tls: u8,
+    /// Not 0: seen from its first octet on, which began TLS.
+    pub whole: u8,
+    /// Who shows the plaintext sent and received, once the kernel has the keys: one of [`shown`] each.
+    pub shown: [u8; 2],
 }
 
 /// Whether TLS is spoken on a socket.
@@ -72,6 +78,15 @@ pub mod tls {
     pub const YES: u8 = 1;
     /// By Go, which reads and writes records within its functions alone.
     pub const GO: u8 = 2;
+}
+
+/// Who shows the plaintext of one direction; whoever does so first stays the one.
+pub mod shown {
+    pub const BY_NOBODY: u8 = 0;
+    /// Functions of a library.
+    pub const BY_FUNCTIONS: u8 = 1;
+    /// Calls on the socket, whose octets the kernel encrypts or has decrypted.
+    pub const BY_CALLS: u8 = 2;
 }
 
 /// What is looked at of a TLS handshake, in one direction.
@@ -112,7 +127,17 @@ impl Socket {
         unseen: 0,
         hello: [hello::NOTHING; 2],
         plain: [0; 2],
+        kernel_tls: 0,
+        whole: 0,
+        shown: [shown::BY_NOBODY; 2],
     };
+
+    /// TLS begins here: what is payload is not known yet.
+    #[inline(always)]
+    pub fn begins_tls(&mut self) {
+        (self.whole, self.fresh) = (self.fresh, 0);
+        (self.tls, self.plain) = (tls::YES, [0; 2]);
+    }
 
     /// The position after all payload sent so far: TCP's, or that of the plaintext.
     #[inline(always)]

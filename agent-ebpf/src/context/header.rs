@@ -18,6 +18,7 @@ use super::{frames, state};
 use crate::judge;
 use crate::maps::{CLIENTS, count, given};
 use crate::socket::{self, kernel};
+use crate::tls;
 
 /// The message is sent on.
 pub const PASS: u32 = 1;
@@ -28,6 +29,10 @@ pub const DROP: u32 = 0;
 pub fn message(ctx: &SkMsgContext) -> u32 {
     let Some(sk) = kernel::<u64>(ctx.as_ptr() as u64, given!(LAYOUT.sk_msg_sk)) else { return PASS };
     let Some(client) = CLIENTS.get_ptr_mut(&sk) else { return PASS };
+    // What the kernel is to encrypt is shown here as well.
+    if tls::kernel::is_on(sk) {
+        return PASS;
+    }
     // SAFETY: a value of the map.
     let client = unsafe { &mut *client };
     let Some(seq) = socket::sent(sk) else { return PASS };

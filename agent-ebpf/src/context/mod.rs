@@ -34,6 +34,7 @@ use crate::maps::{
 };
 use crate::payload::{self, Payload};
 use crate::socket::{self, Socket, verdict};
+use crate::tls;
 
 /// A trace, as it goes from request to request.
 #[repr(C)]
@@ -164,7 +165,8 @@ pub fn sending(fd: u64, payload: Payload, len: u64) {
     let Some((sk, socket)) = socket::of(fd) else { return };
     // SAFETY: `of` gives a value of the map, which stays readable while the program runs.
     let socket = unsafe { &*socket };
-    if socket.verdict == verdict::REFUSED {
+    // Under TLS a function of the library says what is sent ([`sending_plaintext`]); what the kernel encrypts is left alone.
+    if socket.verdict == verdict::REFUSED || socket.tls != 0 || tls::kernel::is_on(sk) {
         return;
     }
     if puts_fields()

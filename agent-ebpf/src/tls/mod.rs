@@ -6,6 +6,7 @@
 
 pub mod hello;
 mod kept;
+pub mod kernel;
 mod registers;
 mod session;
 
@@ -17,7 +18,7 @@ use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
 
 use crate::call::{self, Call};
 use crate::context;
-use crate::maps::{SOCKETS, TLS_CALLS, count};
+use crate::maps::{SOCKETS, TLS_CALLS, count, given};
 use crate::payload::Payload;
 use crate::segment::{self, Plaintext};
 use crate::socket::{Socket, tls};
@@ -318,23 +319,27 @@ fn chunks(at: u64) -> (u64, u64, u64) {
     }
 }
 
-/// A call has moved records on the socket of a TLS connection.
+/// A call has moved `len` octets on the socket of a TLS connection. Whether they are plaintext that is reported, since the
+/// kernel has the keys, and no function shows it.
 #[inline(always)]
-pub fn moved(sk: u64, socket: &mut Socket, thread: u64, direction: Direction) {
-    let tgid = thread >> 32;
-    let in_thread = TLS_CALLS.get_ptr_mut(&Caller { tgid, id: thread & 0xffff_ffff });
-    // A goroutine's address is in the register that Go's functions keep it in: its system calls are made by such.
-    let calling = in_thread.or_else(|| TLS_CALLS.get_ptr_mut(&Caller { tgid, id: Call::current().goroutine() }));
-    if let Some(calling) = calling {
-        if in_thread.is_none() {
-            socket.tls = tls::GO;
-        }
-        // SAFETY: a value of the map; only this caller changes it.
-        let calling = unsafe { &mut *calling };
-        calling.nested = 1;
-        session::uses(&SessionId { tgid, address: calling.session }, sk, socket);
-        return;
+pub fn moved(sk: u64, socket: &mut Socket, thread: u64, direction: Direction, payload: Payload, len: u32) -> bool {
+    if given!(SETUP.tls) == 0 {
+        return kernel::has_keys(sk, socket, direction) && kernel::moved(sk, socket, direction, len, false);
     }
+    hello::look(socket, thread, direction, payload, len);
+    let nested = within(sk, socket, thread);
+    if kernel::has_keys(sk, socket, direction) {
+        return kernel::moved(sk, socket, direction, len, nested);
+    }
+    if !nested {
+        records(sk, socket, thread, direction);
+    }
+    false
+}
+
+/// A call outside of a library's functions has moved records.
+#[inline(always)]
+fn records(sk: u64, socket: &mut Socket, thread: u64, direction: Direction) {
     if direction == Direction::Ingress {
         // With Go, a goroutine was in the function before that was hooked. It may have read before another one, which has sent
         // the request, is seen to be Go's.
@@ -347,6 +352,26 @@ pub fn moved(sk: u64, socket: &mut Socket, thread: u64, direction: Direction) {
     if called != 0 {
         kept::release(thread, called, sk, socket);
     }
+}
+
+/// Whether the call is made within a function of a library; then its session uses this socket.
+#[inline(always)]
+fn within(sk: u64, socket: &mut Socket, thread: u64) -> bool {
+    let tgid = thread >> 32;
+    let in_thread = TLS_CALLS.get_ptr_mut(&Caller { tgid, id: thread & 0xffff_ffff });
+    // A goroutine's address is in the register that Go's functions keep it in: its system calls are made by such.
+    let calling = in_thread.or_else(|| TLS_CALLS.get_ptr_mut(&Caller { tgid, id: Call::current().goroutine() }));
+    if let Some(calling) = calling {
+        if in_thread.is_none() {
+            socket.tls = tls::GO;
+        }
+        // SAFETY: a value of the map; only this caller changes it.
+        let calling = unsafe { &mut *calling };
+        calling.nested = 1;
+        session::uses(&SessionId { tgid, address: calling.session }, sk, socket);
+        return true;
+    }
+    false
 }
 
 /// The entry of a socket that still is the one that it was.

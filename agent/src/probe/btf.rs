@@ -47,11 +47,28 @@ pub fn kernel() -> Result<Kernel, LayoutError> {
     // Each tracepoint has a type of its own.
     let traced =
         |name: &&str| btf.resolve_types_by_name(&format!("btf_trace_{name}")).is_ok_and(|types| !types.is_empty());
-    Ok(Kernel { layout: layout(&btf)?, socket_hooks: PAYLOAD_IS_FOUND && AT_SOCKETS.iter().all(traced) })
+    let release = std::fs::read_to_string(OSRELEASE).unwrap_or_default();
+    let socket_hooks = PAYLOAD_IS_FOUND && is_not_preempted(&release) && AT_SOCKETS.iter().all(traced);
+    Ok(Kernel { layout: layout(&btf)?, socket_hooks })
+}
+
+/// The kernel's release, as `uname -r` says it.
+const OSRELEASE: &str = "/proc/sys/kernel/osrelease";
+/// The first release, major and minor, of which it is not known that it does not preempt programs at raw tracepoints. Linux 7.3 does:
+/// it leaves out a program where the same one was preempted on that processor (`recursion_misses`), and two of them would share
+/// what each processor has once. Those at system calls are not preempted.
+const PREEMPTED: (u32, u32) = (6, 19);
+
+/// Whether programs at raw tracepoints are not preempted; not known is no.
+fn is_not_preempted(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else { return false };
+    (major, minor) < PREEMPTED
 }
 
 fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
     let at = |structure, field| offset(btf, structure, field);
+    let layout = kernel_tls(btf).unwrap_or_default();
     Ok(Layout {
         task_files: at("task_struct", "files")?,
         files_fdt: at("files_struct", "fdt")?,
@@ -93,6 +110,25 @@ fn layout(btf: &Btf) -> Result<Layout, LayoutError> {
         skc_net: at("sock_common", "skc_net").unwrap_or_default(),
         net_notsent_lowat: net_notsent_lowat(btf).unwrap_or_default(),
         task_fsbase: fsbase(btf).unwrap_or_default(),
+        ..layout
+    })
+}
+
+/// Where it is seen that the kernel itself speaks TLS on a socket: all of it or nothing. The types are the kernel's own, also where
+/// TLS is in a module.
+fn kernel_tls(btf: &Btf) -> Result<Layout, LayoutError> {
+    let at = |structure, field| offset(btf, structure, field);
+    let number = member(btf, "cipher_context", "rec_seq")?;
+    Ok(Layout {
+        icsk_ulp_ops: at("inet_connection_sock", "icsk_ulp_ops")?,
+        icsk_ulp_data: at("inet_connection_sock", "icsk_ulp_data")?,
+        ulp_name: at("tcp_ulp_ops", "name")?,
+        tls_tx: at("tls_context", "priv_ctx_tx")?,
+        tls_rx: at("tls_context", "priv_ctx_rx")?,
+        tls_version: at("tls_context", "prot_info")? + at("tls_prot_info", "version")?,
+        tls_rx_number: at("tls_context", "rx")? + number.offset,
+        tls_number_is_far: number.is_pointer.into(),
+        ..Layout::default()
     })
 }
 
@@ -106,13 +142,26 @@ fn net_notsent_lowat(btf: &Btf) -> Result<u32, LayoutError> {
     Ok(offset(btf, "net", "ipv4")? + offset(btf, "netns_ipv4", "sysctl_tcp_notsent_lowat")?)
 }
 
-/// The offset of a field in octets, also when it stands in an unnamed structure or union inside.
+/// A field of a structure.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    /// In octets.
+    offset: u32,
+    is_pointer: bool,
+}
+
+/// The offset of a field in octets.
 fn offset(btf: &Btf, structure: &'static str, field: &'static str) -> Result<u32, LayoutError> {
+    Ok(member(btf, structure, field)?.offset)
+}
+
+/// A field, also when it stands in an unnamed structure or union inside.
+fn member(btf: &Btf, structure: &'static str, field: &'static str) -> Result<Member, LayoutError> {
     for candidate in btf.resolve_types_by_name(structure)? {
         if let Type::Struct(fields) | Type::Union(fields) = candidate
-            && let Some(bits) = bit_offset(btf, &fields, field, 0)
+            && let Some(found) = find(btf, &fields, field, 0)
         {
-            return Ok(bits / 8);
+            return Ok(found);
         }
     }
     Err(LayoutError::NoField { structure, field })
@@ -121,16 +170,19 @@ fn offset(btf: &Btf, structure: &'static str, field: &'static str) -> Result<u32
 /// No structure of the kernel nests unnamed ones deeper.
 const DEPTH: u32 = 8;
 
-fn bit_offset(btf: &Btf, structure: &btf_rs::Struct, field: &str, depth: u32) -> Option<u32> {
+fn find(btf: &Btf, structure: &btf_rs::Struct, field: &str, depth: u32) -> Option<Member> {
     for member in &structure.members {
         match btf.resolve_name(member) {
-            Ok(name) if name == field => return Some(member.bit_offset()),
+            Ok(name) if name == field => {
+                let is_pointer = matches!(btf.resolve_chained_type(member), Ok(Type::Ptr(_)));
+                return Some(Member { offset: member.bit_offset() / 8, is_pointer });
+            }
             Ok(name) if !name.is_empty() => {}
             _ if depth < DEPTH => {
                 if let Ok(Type::Struct(inner) | Type::Union(inner)) = btf.resolve_chained_type(member)
-                    && let Some(bits) = bit_offset(btf, &inner, field, depth + 1)
+                    && let Some(found) = find(btf, &inner, field, depth + 1)
                 {
-                    return Some(member.bit_offset() + bits);
+                    return Some(Member { offset: member.bit_offset() / 8 + found.offset, ..found });
                 }
             }
             _ => {}
@@ -142,6 +194,15 @@ fn bit_offset(btf: &Btf, structure: &btf_rs::Struct, field: &str, depth: u32) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hooks_at_sockets_are_for_kernels_that_do_not_preempt_them() {
+        assert!(is_not_preempted("6.18.44-x\n"));
+        assert!(is_not_preempted("6.16"));
+        assert!(!is_not_preempted("6.19.0"));
+        assert!(!is_not_preempted("7.3.4+deb13-cloud-amd64\n"));
+        assert!(!is_not_preempted(""));
+    }
 
     #[test]
     fn offsets_of_the_running_kernel_are_found_and_differ() {
@@ -156,5 +217,6 @@ mod tests {
         assert_ne!(layout.task_files, 0);
         assert_eq!(layout.task_fsbase != 0, cfg!(target_arch = "x86_64"));
         assert_ne!(layout.skc_v6_daddr, layout.skc_v6_rcv_saddr);
+        assert_eq!(layout.icsk_ulp_ops == 0, layout.tls_rx_number == 0, "all or nothing");
     }
 }

@@ -102,7 +102,7 @@ pub fn attach(kernel: &Kernel, options: &Options) -> anyhow::Result<Attached> {
         Hooks::Sockets => {
             anyhow::ensure!(
                 kernel.socket_hooks,
-                "--hooks sockets needs Linux 6.16 on x86-64: leave it out, and capture is at the system calls"
+                "--hooks sockets needs Linux 6.16 to 6.18 on x86-64: leave it out, and capture is at the system calls"
             );
             attach_at(kernel, options, true)
         }

@@ -54,6 +54,8 @@ const VM: &[Package] = &[
     package("qemu-system-x86", &["qemu-system-x86_64"], "emulates the machine"),
     package("busybox-static", &["busybox"], "shell and small tools inside it"),
     package("cpio", &["cpio"], "packs what it boots into"),
+    package("xz-utils", &["xz"], "unpacks modules of its kernel"),
+    package("openssl", &["openssl"], "makes a certificate for it"),
 ];
 
 /// Installs what the tests lack; on a system without apt says what to install.

@@ -1,8 +1,9 @@
-//! What the virtual machine boots into: an initramfs of the agent, nginx, curl and busybox with their shared libraries,
-//! and the script that runs there.
+//! What the virtual machine boots into: an initramfs of the agent, nginx, curl and busybox with their shared libraries, the
+//! kernel's modules for TLS, and the script that runs there.
 
 use std::{
     collections::BTreeSet,
+    env,
     ffi::OsString,
     fs,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
@@ -12,18 +13,21 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::kernel::fresh_folder;
+use super::kernel::{Vmlinuz, fresh_folder};
 use crate::exec;
 
 const INIT: &str = include_str!("init.sh");
 const NGINX: &str = include_str!("nginx.conf");
+const NGINX_TLS: &str = include_str!("nginx-tls.conf");
+const NGINX_PROXY: &str = include_str!("nginx-proxy.conf");
+const OWN_KEYS: &str = include_str!("own_keys.rs");
 /// The programs of the host that run there.
 const PROGRAMS: [&str; 3] = ["busybox", "nginx", "curl"];
 /// Octets of the file that nginx serves.
 const FILE: usize = 256 * 1024;
 
-/// Makes the initramfs, of `newc` format and not compressed; returns its path. `flags` are for `remora run`.
-pub(super) fn make(agent: &Path, flags: &[OsString]) -> Result<PathBuf> {
+/// Makes the initramfs for these kernels, of `newc` format and not compressed; returns its path. `flags` are for `remora run`.
+pub(super) fn make(agent: &Path, flags: &[OsString], kernels: &[Vmlinuz]) -> Result<PathBuf> {
     let root = fresh_folder(&super::folder().join("image"))?;
     add_program(&root, agent, "remora")?;
     strip(&root.join("bin/remora"));
@@ -33,6 +37,13 @@ pub(super) fn make(agent: &Path, flags: &[OsString]) -> Result<PathBuf> {
     }
     add(&root, "init", INIT.as_bytes(), 0o755)?;
     add(&root, "etc/nginx.conf", NGINX.as_bytes(), 0o644)?;
+    add_tls(&root)?;
+    for kernel in kernels {
+        // Loaded in the order of their names.
+        for (number, module) in kernel.modules.iter().enumerate() {
+            copy(module, &root.join("lib/modules").join(&kernel.release).join(format!("{number}.ko")))?;
+        }
+    }
     // nginx asks for the names of its user and group.
     add(&root, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\n", 0o644)?;
     add(&root, "etc/group", b"root:x:0:\n", 0o644)?;
@@ -46,6 +57,21 @@ pub(super) fn make(agent: &Path, flags: &[OsString]) -> Result<PathBuf> {
     let octets = fs::metadata(&file).with_context(|| format!("cpio has not made {}", file.display()))?.len();
     eprintln!("vm: made the initramfs, {} MiB", octets >> 20);
     Ok(file)
+}
+
+/// What speaks TLS with keys in the kernel: nginx twice, and a program without a library.
+fn add_tls(root: &Path) -> Result<()> {
+    add(root, "etc/nginx-tls.conf", NGINX_TLS.as_bytes(), 0o644)?;
+    add(root, "etc/nginx-proxy.conf", NGINX_PROXY.as_bytes(), 0o644)?;
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=vm"]);
+    openssl.arg("-keyout").arg(root.join("etc/key")).arg("-out").arg(root.join("etc/certificate"));
+    exec::output(&mut openssl)?;
+    let source = super::folder().join("own_keys.rs");
+    fs::write(&source, OWN_KEYS).with_context(|| format!("cannot write {}", source.display()))?;
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=debuginfo"]);
+    exec::run(rustc.arg(&source).arg("-o").arg(root.join("bin/own-keys")))
 }
 
 /// One flag a line, as the script reads them.

@@ -13,14 +13,20 @@ use crate::exec;
 
 /// A line of kernels that Debian maintains.
 pub(super) struct Kernel {
-    pub(super) series: &'static str,
-    /// The Debian release that has it.
+    /// Its series; the newest one has none of its own, since it moves on.
+    pub(super) name: &'static str,
+    /// The archive and the suite that have it: those whose lists are small.
+    archive: &'static str,
     suite: &'static str,
 }
 
 /// The oldest first: what the oldest takes, the newer ones mostly do.
-pub(super) const KERNELS: &[Kernel] =
-    &[Kernel { series: "6.1", suite: "bookworm" }, Kernel { series: "6.12", suite: "trixie" }];
+pub(super) const KERNELS: &[Kernel] = &[
+    Kernel { name: "6.1", archive: "debian-security", suite: "bookworm-security" },
+    Kernel { name: "6.12", archive: "debian-security", suite: "trixie-security" },
+    Kernel { name: NEWEST, archive: "debian", suite: "trixie-backports" },
+];
+const NEWEST: &str = "newest";
 
 /// A kernel on this machine.
 #[derive(Debug, PartialEq)]
@@ -28,9 +34,15 @@ pub(super) struct Vmlinuz {
     /// As `uname -r` says it.
     pub(super) release: String,
     pub(super) file: PathBuf,
+    /// Its modules for TLS, in the order in which they are loaded.
+    pub(super) modules: Vec<PathBuf>,
 }
 
-/// Depends on the newest kernel of its release. It is looked up among the security updates, whose list is small.
+/// The kernel's TLS, and what it encrypts with, in an order in which they can be loaded. Which of them are modules depends on the
+/// kernel.
+const MODULES: [&str; 6] = ["gf128mul", "ghash-generic", "crypto_null", "ctr", "gcm", "tls"];
+
+/// Depends on the newest kernel of its release.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
 /// What apt checks the signature of Debian's lists with; it has to be there on derivatives too.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -38,68 +50,112 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Finds the kernel, downloading it where it is not there yet. Once there it stays the same: remove its folder below
 /// `target/vm/kernels` to get the newest one.
 pub(super) fn ensure(kernel: &Kernel) -> Result<Vmlinuz> {
-    let kernels = super::folder().join("kernels");
-    if let Some(found) = newest_there(&kernels, kernel.series) {
+    let folder = super::folder().join("kernels").join(kernel.name);
+    if let Some(found) = there(&folder) {
         return Ok(found);
     }
-    download(kernel, &kernels).with_context(|| format!("cannot get Debian's kernel {}", kernel.series))
+    download(kernel, &folder).with_context(|| format!("cannot get Debian's kernel {}", kernel.name))?;
+    there(&folder).with_context(|| format!("there is no kernel in {}", folder.display()))
 }
 
-fn newest_there(kernels: &Path, series: &str) -> Option<Vmlinuz> {
-    let folders = fs::read_dir(kernels).into_iter().flatten().flatten();
-    let releases = folders.filter_map(|entry| entry.file_name().into_string().ok());
-    let releases = releases.filter(|release| is_of(release, series));
-    let there = releases.map(|release| Vmlinuz { file: kernels.join(&release).join("vmlinuz"), release });
-    there
-        .filter(|vmlinuz| vmlinuz.file.exists())
-        .max_by_key(|vmlinuz| fs::metadata(&vmlinuz.file).and_then(|at| at.modified()).ok())
+/// The newest kernel in the folder.
+fn there(folder: &Path) -> Option<Vmlinuz> {
+    let releases = fs::read_dir(folder).into_iter().flatten().flatten();
+    let releases = releases.filter(|release| release.path().join("vmlinuz").exists());
+    let newest = releases.max_by_key(|release| release.metadata().and_then(|at| at.modified()).ok())?;
+    let path = newest.path();
+    let modules = MODULES.map(|module| path.join(format!("{module}.ko"))).into_iter().filter(|file| file.exists());
+    Some(Vmlinuz {
+        release: newest.file_name().into_string().ok()?,
+        file: path.join("vmlinuz"),
+        modules: modules.collect(),
+    })
 }
 
 fn is_of(release: &str, series: &str) -> bool {
-    release.strip_prefix(series).is_some_and(|rest| rest.starts_with('.'))
+    series == NEWEST || release.strip_prefix(series).is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn download(kernel: &Kernel, kernels: &Path) -> Result<Vmlinuz> {
+fn download(kernel: &Kernel, folder: &Path) -> Result<()> {
     for program in ["apt-get", "dpkg-deb"] {
         ensure!(exec::find(program).is_some(), "there is no {program}: this needs the package tools of Debian");
     }
     ensure!(Path::new(KEYRING).exists(), "there is no {KEYRING}: install the package debian-archive-keyring");
-    let apt = Apt::new(&super::folder().join("apt").join(kernel.suite), kernel.suite)?;
-    eprintln!("vm: apt-get update, with the lists of Debian {} alone (below 1 MB)", kernel.suite);
+    let apt = Apt::new(&super::folder().join("apt").join(kernel.suite), kernel)?;
+    eprintln!("vm: apt-get update, with the lists of Debian {} alone (about 1 MB)", kernel.suite);
     exec::run(apt.command("apt-get").args(["-qq", "update"]))?;
     let shown = exec::output(apt.command("apt-cache").args(["show", META_PACKAGE]))?;
-    let release = release_of(&shown, kernel.series).with_context(|| {
-        format!("{META_PACKAGE} of Debian {} does not depend on a kernel {}: {shown}", kernel.suite, kernel.series)
+    let release = release_of(&shown, kernel.name).with_context(|| {
+        format!("{META_PACKAGE} of Debian {} does not depend on a kernel {}: {shown}", kernel.suite, kernel.name)
     })?;
-    let package = format!("linux-image-{release}");
-    eprintln!("vm: apt-get download {package} (about 30 MB)");
+    let image = format!("linux-image-{release}");
+    let shown = exec::output(apt.command("apt-cache").args(["show", &image]))?;
+    let mut packages = parts_of(&shown, release);
+    packages.push(image);
+    eprintln!("vm: apt-get download {} (about 30 MB)", packages.join(" "));
     let unpacked = fresh_folder(&apt.folder.join("unpacked"))?;
-    exec::run(apt.command("apt-get").args(["-q", "download", &package]).current_dir(&unpacked))?;
-    let file = unpack(&unpacked, release)?;
-    let folder = kernels.join(release);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let vmlinuz = Vmlinuz { release: release.to_owned(), file: folder.join("vmlinuz") };
-    fs::rename(&file, &vmlinuz.file).with_context(|| format!("cannot move {}", file.display()))?;
-    fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))?;
-    Ok(vmlinuz)
+    exec::run(apt.command("apt-get").args(["-q", "download"]).args(&packages).current_dir(&unpacked))?;
+    unpack(&unpacked)?;
+    let found = fresh_folder(&apt.folder.join("found"))?;
+    take(&unpacked, &found)?;
+    ensure!(found.join("vmlinuz").exists(), "there is no vmlinuz in {}", packages.join(", "));
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let place = fresh_folder(&folder.join(release))?;
+    fs::rename(&found, &place).with_context(|| format!("cannot move {}", found.display()))?;
+    fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
 }
 
-/// Unpacks the kernel out of the one package in the folder; what it has as modules is not needed.
-fn unpack(folder: &Path, release: &str) -> Result<PathBuf> {
+/// Unpacks the packages in the folder there.
+fn unpack(folder: &Path) -> Result<()> {
     let files = fs::read_dir(folder)?.flatten().map(|entry| entry.path());
-    let package = files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "deb"));
-    let package = package.with_context(|| format!("apt-get has put no package into {}", folder.display()))?;
-    let inside = format!("./boot/vmlinuz-{release}");
-    let script = r#"dpkg-deb --fsys-tarfile "$1" | tar --extract --directory "$2" "$3""#;
-    exec::run(Command::new("sh").args(["-c", script, "sh"]).args([&package, folder]).arg(&inside))?;
-    Ok(folder.join("boot").join(format!("vmlinuz-{release}")))
+    let packages: Vec<_> = files.filter(|file| file.extension().is_some_and(|extension| extension == "deb")).collect();
+    ensure!(!packages.is_empty(), "apt-get has put no package into {}", folder.display());
+    for package in packages {
+        exec::run(Command::new("dpkg-deb").arg("--extract").args([&package, &folder.to_path_buf()]))?;
+    }
+    Ok(())
+}
+
+/// Copies the kernel and its modules for TLS out of what was unpacked, the modules without compression.
+fn take(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name().into_string().unwrap_or_default());
+        if entry.file_type()?.is_dir() {
+            take(&path, to)?;
+            continue;
+        }
+        if name == "vmlinuz" || name.starts_with("vmlinuz-") {
+            fs::copy(&path, to.join("vmlinuz"))?;
+        }
+        let Some((module, compression)) = name.split_once(".ko") else { continue };
+        if MODULES.contains(&module) {
+            fs::copy(&path, to.join(&name))?;
+            if compression == ".xz" {
+                exec::run(Command::new("xz").args(["--decompress", "--force"]).arg(to.join(&name)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The packages that a kernel's package depends on for its parts, out of `apt-cache show`: newer ones are split.
+fn parts_of(shown: &str, release: &str) -> Vec<String> {
+    depends(shown)
+        .filter(|name| ["linux-binary-", "linux-modules-"].iter().any(|part| name.strip_prefix(part) == Some(release)))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The packages that one depends on, out of `apt-cache show`.
+fn depends(shown: &str) -> impl Iterator<Item = &str> {
+    let depends = shown.lines().filter_map(|line| line.strip_prefix("Depends: "));
+    depends.flat_map(|list| list.split(',')).filter_map(|item| item.split_whitespace().next())
 }
 
 /// The kernel's release that the meta package depends on, out of `apt-cache show`.
 fn release_of<'a>(shown: &'a str, series: &str) -> Option<&'a str> {
-    let depends = shown.lines().filter_map(|line| line.strip_prefix("Depends: "));
-    let packages = depends.flat_map(|list| list.split(',')).filter_map(|item| item.split_whitespace().next());
-    packages.filter_map(|package| package.strip_prefix("linux-image-")).find(|release| is_of(release, series))
+    depends(shown).filter_map(|package| package.strip_prefix("linux-image-")).find(|release| is_of(release, series))
 }
 
 /// apt with sources, lists and cache of its own, so that it needs no root and no source is added to the system's.
@@ -108,14 +164,15 @@ struct Apt {
 }
 
 impl Apt {
-    fn new(folder: &Path, suite: &str) -> Result<Self> {
+    fn new(folder: &Path, kernel: &Kernel) -> Result<Self> {
         for part in ["lists/partial", "cache/archives/partial"] {
             let part = folder.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot make {}", part.display()))?;
         }
         let sources = folder.join("sources.list");
         let line = format!(
-            "deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/debian-security {suite}-security main\n"
+            "deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/{} {} main\n",
+            kernel.archive, kernel.suite
         );
         fs::write(&sources, line).with_context(|| format!("cannot write {}", sources.display()))?;
         Ok(Self { folder: folder.to_owned() })
@@ -161,6 +218,7 @@ mod tests {
         assert!(!is_of("6.12.117+deb13-cloud-amd64", "6.1"));
         assert!(is_of("6.12.117+deb13-cloud-amd64", "6.12"));
         assert!(!is_of("6.1", "6.1"));
+        assert!(is_of("7.3.4+deb13-cloud-amd64", NEWEST));
     }
 
     #[test]
@@ -169,5 +227,14 @@ mod tests {
         assert_eq!(release_of(shown, "6.1"), Some("6.1.0-56-cloud-amd64"));
         assert_eq!(release_of(shown, "6.12"), None);
         assert_eq!(release_of("", "6.1"), None);
+    }
+
+    #[test]
+    fn newer_kernels_come_in_parts() {
+        let shown = "Depends: linux-base-7.3.4-cloud-amd64 (= 7.3.4-1), linux-binary-7.3.4-cloud-amd64 (= 7.3.4-1), \
+            linux-modules-7.3.4-cloud-amd64 (= 7.3.4-1)\n";
+        let parts = ["linux-binary-7.3.4-cloud-amd64", "linux-modules-7.3.4-cloud-amd64"];
+        assert_eq!(parts_of(shown, "7.3.4-cloud-amd64"), parts);
+        assert_eq!(parts_of(shown, "7.3.5-cloud-amd64"), Vec::<String>::new());
     }
 }

@@ -3,6 +3,7 @@
 
 mod image;
 mod kernel;
+mod ktls;
 mod machine;
 mod report;
 
@@ -18,7 +19,7 @@ use crate::{
     build::{self, Profile},
     setup, workspace,
 };
-use kernel::{KERNELS, Kernel};
+use kernel::{KERNELS, Vmlinuz};
 use report::Report;
 
 /// From power on to power off. A run takes about a quarter of this on a busy machine.
@@ -43,7 +44,7 @@ pub(crate) struct Args {
 const ALL: &str = "all";
 
 fn names() -> Vec<&'static str> {
-    KERNELS.iter().map(|kernel| kernel.series).chain([ALL]).collect()
+    KERNELS.iter().map(|kernel| kernel.name).chain([ALL]).collect()
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -56,12 +57,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => build::agent(&setup::for_build()?, Profile::Release)?,
     };
     setup::for_vm()?;
+    let contexts = args.flags.iter().any(|flag| flag == "headers" || flag == "tcp");
     let fields = args.flags.iter().any(|flag| flag == "headers");
-    let image = image::make(&binary, &args.flags)?;
+    let chosen = KERNELS.iter().filter(|kernel| args.kernel == ALL || args.kernel == kernel.name);
+    let kernels = chosen.map(kernel::ensure).collect::<Result<Vec<_>>>()?;
+    let image = image::make(&binary, &args.flags, &kernels)?;
     let mut results = Vec::new();
     let mut failed = 0;
-    for kernel in KERNELS.iter().filter(|kernel| args.kernel == ALL || args.kernel == kernel.series) {
-        let result = boot(kernel, &image, fields)?;
+    for kernel in &kernels {
+        let result = boot(kernel, &image, contexts, fields)?;
         failed += usize::from(!result.passed);
         results.push(result.line);
     }
@@ -81,13 +85,12 @@ struct Verdict {
 }
 
 /// Boots one kernel and judges what came of it.
-fn boot(kernel: &Kernel, image: &Path, fields: bool) -> Result<Verdict> {
-    let vmlinuz = kernel::ensure(kernel)?;
+fn boot(vmlinuz: &Vmlinuz, image: &Path, contexts: bool, fields: bool) -> Result<Verdict> {
     eprintln!("\n== {} (at most {} s)", vmlinuz.release, DEADLINE.as_secs());
     let folder = folder().join("runs").join(&vmlinuz.release);
     let run = machine::run(&vmlinuz.file, image, &folder, DEADLINE)?;
     let report = Report::parse(&run.results);
-    let mut faults = report.faults(fields);
+    let mut faults = report.faults(contexts, fields);
     if run.timed_out {
         faults.insert(0, format!("not done within {} s", DEADLINE.as_secs()));
     }
@@ -98,7 +101,8 @@ fn boot(kernel: &Kernel, image: &Path, fields: bool) -> Result<Verdict> {
         for fault in &faults {
             eprintln!("   {fault}");
         }
-        for (what, lines) in [("the agent", &report.agent.lines), ("the check", &report.check_log)] {
+        let logs = report.logs().map(|lines| ("the agent", lines));
+        for (what, lines) in logs.chain([("the check", &*report.check_log)]) {
             if !lines.is_empty() {
                 eprintln!("-- {what} says:\n{}", lines.join("\n"));
             }
@@ -124,6 +128,6 @@ mod tests {
 
     #[test]
     fn kernels_are_named_by_their_series() {
-        assert_eq!(names(), ["6.1", "6.12", "all"]);
+        assert_eq!(names(), ["6.1", "6.12", "newest", "all"]);
     }
 }

@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use super::ktls::Ktls;
+
 /// The results of one run. What was not told is empty.
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -19,6 +21,8 @@ pub(super) struct Report {
     /// The exit status of `remora run`, and what it logged.
     pub(super) agent: Section,
     spans: Spans,
+    /// The agents that followed TLS in the kernel.
+    ktls: Vec<Ktls>,
     /// What the kernel complained of.
     complaints: Vec<String>,
     /// The script came to its end.
@@ -27,7 +31,7 @@ pub(super) struct Report {
 
 #[derive(Debug, Default)]
 pub(super) struct Section {
-    status: Option<u64>,
+    pub(super) status: Option<u64>,
     pub(super) lines: Vec<String>,
 }
 
@@ -42,8 +46,8 @@ struct Spans {
 }
 
 /// `SpanKind` of opentelemetry/proto/trace/v1/trace.proto.
-const KIND_SERVER: u64 = 2;
-const KIND_CLIENT: u64 = 3;
+pub(super) const KIND_SERVER: u64 = 2;
+pub(super) const KIND_CLIENT: u64 = 3;
 
 impl Report {
     pub(super) fn parse(text: &str) -> Self {
@@ -69,8 +73,9 @@ impl Report {
             "answered" => self.answered = value.parse().ok(),
             "contexts" => self.contexts = value.parse().ok(),
             "agent" => self.agent.status = value.parse().ok(),
+            "ktls" => self.ktls.push(Ktls::new(value)),
             "end" => self.ended = true,
-            _ => {}
+            _ => self.ktls.iter_mut().next_back().into_iter().for_each(|ktls| ktls.begin(section, value)),
         }
     }
 
@@ -81,12 +86,12 @@ impl Report {
             "agent" => self.agent.lines.push(line.to_owned()),
             "spans" => self.spans.read(line),
             "complaints" => self.complaints.push(line.to_owned()),
-            _ => {}
+            _ => self.ktls.iter_mut().next_back().into_iter().for_each(|ktls| ktls.add(section, line)),
         }
     }
 
-    /// Everything that is not as it should be. `fields`: contexts are to be put into requests, else nothing is.
-    pub(super) fn faults(&self, fields: bool) -> Vec<String> {
+    /// Everything that is not as it should be. `contexts`: they are to be sent; `fields`: in the requests themselves, where else nothing is.
+    pub(super) fn faults(&self, contexts: bool, fields: bool) -> Vec<String> {
         let mut faults = Vec::new();
         if self.kernel.is_empty() {
             return vec!["the script in the machine did not start".to_owned()];
@@ -97,7 +102,7 @@ impl Report {
         if self.hooks().is_empty() {
             faults.push("`remora check` names no hooks".to_owned());
         }
-        // The kernels that are booted are older than the hooks at the sockets (Linux 6.16).
+        // Older kernels lack the hooks at the sockets (Linux 6.16).
         for (hook, why) in self.hooks_missing().into_iter().filter(|(hook, _)| !AT_SOCKETS.contains(&&**hook)) {
             faults.push(format!("hook {hook}: {why}"));
         }
@@ -129,6 +134,10 @@ impl Report {
             Some(status) => faults.push(format!("the agent ended with exit status {status}")),
             None => faults.push("the agent did not end".to_owned()),
         }
+        if self.ktls.len() != KTLS {
+            faults.push(format!("{} of {KTLS} agents followed TLS in the kernel", self.ktls.len()));
+        }
+        faults.extend(self.ktls.iter().flat_map(|ktls| ktls.faults(contexts, fields)));
         faults.extend(self.complaints.iter().map(|line| format!("the kernel says: {line}")));
         if !self.ended {
             faults.push("the script in the machine did not come to its end".to_owned());
@@ -141,13 +150,19 @@ impl Report {
         let hooks = self.hooks();
         let attached = hooks.iter().filter(|hook| is_ok(hook)).count();
         let status = self.agent.status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        let ktls: String = self.ktls.iter().map(|ktls| format!("; {}", ktls.summary())).collect();
         format!(
-            "{attached} of {} hooks, {} requests, {} client and {} server spans, exit status {status}",
+            "{attached} of {} hooks, {} requests, {} client and {} server spans, exit status {status}{ktls}",
             hooks.len(),
             self.answered.unwrap_or(0),
             self.spans.client,
             self.spans.server
         )
+    }
+
+    /// What each agent logged.
+    pub(super) fn logs(&self) -> impl Iterator<Item = &[String]> {
+        [&self.agent].into_iter().chain(self.ktls.iter().map(|ktls| &ktls.agent)).map(|agent| &*agent.lines)
     }
 
     fn hooks(&self) -> Vec<Value> {
@@ -163,6 +178,9 @@ impl Report {
     }
 }
 
+/// So many agents follow TLS in the kernel: one that hooks the library, and one that does not.
+const KTLS: usize = 2;
+
 const AT_SOCKETS: [&str; 3] = ["tcp:tcp_sendmsg_locked", "sock:sock_send_length", "sock:sock_recv_length"];
 
 fn is_ok(hook: &Value) -> bool {
@@ -172,20 +190,26 @@ fn is_ok(hook: &Value) -> bool {
 impl Spans {
     /// Counts the spans of one `ExportTraceServiceRequest`.
     fn read(&mut self, line: &str) {
-        let Ok(request) = serde_json::from_str::<Value>(line) else {
+        let Some(spans) = spans_of(line) else {
             self.unreadable += 1;
             return;
         };
-        let resources = items(&request, "resourceSpans");
-        let scopes = resources.iter().flat_map(|resource| items(resource, "scopeSpans"));
-        for span in scopes.flat_map(|scope| items(scope, "spans")) {
+        for span in spans {
             match span.get("kind").and_then(Value::as_u64) {
-                Some(KIND_SERVER) if is_200(span) => self.server += 1,
-                Some(KIND_CLIENT) if is_200(span) => self.client += 1,
+                Some(KIND_SERVER) if is_200(&span) => self.server += 1,
+                Some(KIND_CLIENT) if is_200(&span) => self.client += 1,
                 _ => self.other += 1,
             }
         }
     }
+}
+
+/// The spans of one `ExportTraceServiceRequest`; `None` when the line is no JSON.
+pub(super) fn spans_of(line: &str) -> Option<Vec<Value>> {
+    let request = serde_json::from_str::<Value>(line).ok()?;
+    let resources = items(&request, "resourceSpans");
+    let scopes = resources.iter().flat_map(|resource| items(resource, "scopeSpans"));
+    Some(scopes.flat_map(|scope| items(scope, "spans")).cloned().collect())
 }
 
 fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
@@ -193,11 +217,14 @@ fn items<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 }
 
 fn is_200(span: &Value) -> bool {
-    let status = items(span, "attributes")
-        .iter()
-        .find(|attribute| attribute.get("key").and_then(Value::as_str) == Some("http.response.status_code"));
-    // OTLP/JSON writes 64-bit integers as strings.
-    status.and_then(|status| status.pointer("/value/intValue")?.as_str()) == Some("200")
+    attribute(span, "http.response.status_code") == Some("200")
+}
+
+/// A span's attribute that is a number. OTLP/JSON writes 64-bit integers as strings.
+pub(super) fn attribute<'a>(span: &'a Value, key: &str) -> Option<&'a str> {
+    let mut attributes = items(span, "attributes").iter();
+    let attribute = attributes.find(|attribute| attribute.get("key").and_then(Value::as_str) == Some(key));
+    attribute?.pointer("/value/intValue")?.as_str()
 }
 
 #[cfg(test)]
@@ -219,18 +246,40 @@ mod tests {
         let check = json!({"ready": true, "hooks": [{"id": "exit_read", "outcome": "ok", "detail": ""},
             {"id": "exit_write", "outcome": outcome, "detail": "refused"}]});
         let spans = spans.join("\r\n");
+        let ktls = ktls("functions") + &ktls("calls");
         format!(
             "=== kernel 6.1.0-1\r\n=== check 0\r\n{check}\r\n=== check-log \r\n=== asked 2\r\n=== answered 2\r\n=== contexts 0\r\n\
-            === agent {agent}\r\nremora: done\r\n=== spans \r\n{spans}\r\n=== complaints \r\n=== end \r\n"
+            === agent {agent}\r\nremora: done\r\n=== spans \r\n{spans}\r\n{ktls}=== complaints \r\n=== end \r\n"
         )
+    }
+
+    /// What an agent tells that followed TLS in the kernel.
+    fn ktls(name: &str) -> String {
+        format!(
+            "=== ktls {name}\r\n=== ktls-asked 1\r\n200 5\r\n=== ktls-keys 1 1\r\n=== ktls-half 1\r\n200 5\r\n\
+            === ktls-half-keys 1\r\n=== ktls-contexts 0\r\n=== ktls-agent 0\r\n=== ktls-spans \r\n{}\r\n",
+            json!({"resourceSpans": [{"scopeSpans": [{"spans": [
+                tls_span(2, "8443"), tls_span(3, "8443"), tls_span(2, "8444"), tls_span(3, "8444")]}]}]})
+        )
+    }
+
+    fn tls_span(kind: u64, port: &str) -> Value {
+        let attributes =
+            [("server.port", port), ("http.response.status_code", "200"), ("http.response.body.size", "5")];
+        let attributes = attributes.map(|(key, value)| json!({"key": key, "value": {"intValue": value}}));
+        json!({"kind": kind, "spanId": "1", "parentSpanId": "1", "attributes": attributes})
     }
 
     #[test]
     fn a_good_run_has_no_faults() {
         let lines = [request(&[span(2, "200"), span(3, "200")]), request(&[span(3, "200"), span(2, "200")])];
         let report = Report::parse(&text("ok", 0, &[&lines[0], &lines[1]]));
-        assert_eq!(report.faults(false), Vec::<String>::new());
-        assert_eq!(report.summary(), "2 of 2 hooks, 2 requests, 2 client and 2 server spans, exit status 0");
+        assert_eq!(report.faults(false, false), Vec::<String>::new());
+        let summary = report.summary();
+        assert!(
+            summary.starts_with("2 of 2 hooks, 2 requests, 2 client and 2 server spans, exit status 0; kTLS"),
+            "{summary}"
+        );
         assert_eq!(report.agent.lines, ["remora: done"]);
     }
 
@@ -239,7 +288,7 @@ mod tests {
         let line = request(&[span(2, "200"), span(2, "404"), span(1, "200"), span(3, "200")]);
         let report = Report::parse(&text("missing", 1, &[&line, "{\"resourceSp"]));
         assert_eq!(
-            report.faults(false),
+            report.faults(false, false),
             [
                 "hook exit_write: refused",
                 "1 client spans with status 200 for 2 requests",
@@ -253,14 +302,14 @@ mod tests {
 
     #[test]
     fn a_run_that_broke_off_has_faults() {
-        assert_eq!(Report::parse("").faults(false), ["the script in the machine did not start"]);
+        assert_eq!(Report::parse("").faults(false, false), ["the script in the machine did not start"]);
         let whole = text("ok", 0, &[&request(&[span(2, "200"), span(3, "200"), span(2, "200"), span(3, "200")])]);
-        assert_eq!(Report::parse(&whole).faults(false), Vec::<String>::new());
+        assert_eq!(Report::parse(&whole).faults(false, false), Vec::<String>::new());
         for end in (0..whole.len() - 3).filter(|&end| whole.is_char_boundary(end)) {
             let cut = whole.get(..end).unwrap_or_default();
             // All but the very last line, which only says that it was the last one.
             if !cut.contains("=== end") {
-                assert_ne!(Report::parse(cut).faults(false), Vec::<String>::new(), "cut at {end}");
+                assert_ne!(Report::parse(cut).faults(false, false), Vec::<String>::new(), "cut at {end}");
             }
         }
     }
@@ -269,6 +318,6 @@ mod tests {
     fn the_kernels_complaints_are_faults() {
         let whole = text("ok", 0, &[&request(&[span(2, "200"), span(3, "200"), span(2, "200"), span(3, "200")])]);
         let report = Report::parse(&whole.replace("=== complaints \r\n", "=== complaints \r\nBUG: x\r\n"));
-        assert_eq!(report.faults(false), ["the kernel says: BUG: x"]);
+        assert_eq!(report.faults(false, false), ["the kernel says: BUG: x"]);
     }
 }
