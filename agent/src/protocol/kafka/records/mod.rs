@@ -38,7 +38,7 @@ pub struct Records {
     pub transactional: Option<bool>,
     /// When the newest of the batch was made or appended, in milliseconds since the epoch, by the clock of whoever did.
     pub max_timestamp: Option<i64>,
-    /// The first record's key, up to the limit set; `None` where it has none, or none is wanted.
+    /// The first record's key; `None` where it has none, it is longer than the limit set, or none is wanted.
     pub first_key: Option<Box<[u8]>>,
     /// Of all batches: of how many records the headers were read.
     pub read: u64,

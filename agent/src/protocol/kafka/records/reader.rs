@@ -15,7 +15,7 @@ pub(in crate::protocol::kafka) struct RecordLimits {
     pub(in crate::protocol::kafka) decompressed: usize,
     /// Trace contexts kept.
     pub(in crate::protocol::kafka) contexts: usize,
-    /// Octets of the first key kept.
+    /// The longest first key that is kept, in octets.
     pub(in crate::protocol::kafka) key: usize,
 }
 
@@ -319,8 +319,7 @@ impl RecordReader {
         for number in 0..count {
             let Some(record) = Record::take(&mut rest) else { break };
             if number == 0 && first && self.limits.key > 0 {
-                let key = record.key.map(|key| key.get(..self.limits.key).unwrap_or(key));
-                self.out.first_key = key.map(Into::into);
+                self.out.first_key = record.key.filter(|key| key.len() <= self.limits.key).map(Into::into);
             }
             let mut fields = ContextFields::default();
             if !record.headers(|name, value| _ = fields.add(name, value)) {
