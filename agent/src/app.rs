@@ -224,8 +224,7 @@ fn engine(
     };
     let kafka =
         kafka::Config { key: if config.capture_message_key { kafka::KEY } else { 0 }, ..kafka::Config::default() };
-    let protocol =
-        protocol::Config { http: Arc::new(http), kafka: Arc::new(kafka), ..protocol::Config::default() };
+    let protocol = protocol::Config { http: Arc::new(http), kafka: Arc::new(kafka), ..protocol::Config::default() };
     let selection = &config.selection;
     let filter = Filter::new(&selection.exe, &selection.pids, &selection.exclude_exe)?;
     let limiter = config.max_traces_per_second.map(RateLimiter::new);

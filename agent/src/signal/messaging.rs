@@ -181,7 +181,9 @@ mod tests {
         };
         assert_eq!(of(Some("gro\u{df}".as_bytes()), Some(1)).as_deref(), Some("gro\u{df}"));
         assert_eq!(of(Some(b""), Some(1)).as_deref(), Some(""), "empty is not null");
-        for (key, count) in [(None, Some(1)), (Some(&b"k"[..]), Some(2)), (Some(b"k"), None), (Some(b"\xff\0"), Some(1))] {
+        for (key, count) in
+            [(None, Some(1)), (Some(&b"k"[..]), Some(2)), (Some(b"k"), None), (Some(b"\xff\0"), Some(1))]
+        {
             assert_eq!(of(key, count), None, "{key:?} {count:?}");
         }
     }
