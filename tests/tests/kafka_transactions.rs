@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Agent;
-use tests::kafka::{Broker, Consume, Consumer, Kind, Offsets, Produce, Producer, VERSIONS, exactly, of_topic, offsets, taken};
+use tests::kafka::{
+    Broker, Consume, Consumer, Kind, Offsets, Produce, Producer, VERSIONS, exactly, of_topic, offsets, taken,
+};
 use tests::metrics::Metrics;
 use tests::names::MESSAGES_CONSUMED;
 use tests::span::{CONSUMER, PRODUCER, Span};
@@ -14,13 +16,8 @@ const TOPIC: &str = "accounts";
 const COUNT: usize = 20;
 
 /// What the libraries do by themselves: whether they leave out what was aborted.
-const KINDS: [(Kind, bool); 5] = [
-    (Kind::Librdkafka, true),
-    (Kind::Kcat, true),
-    (Kind::Kafkajs, true),
-    (Kind::Java, false),
-    (Kind::Franz, false),
-];
+const KINDS: [(Kind, bool); 5] =
+    [(Kind::Librdkafka, true), (Kind::Kcat, true), (Kind::Kafkajs, true), (Kind::Java, false), (Kind::Franz, false)];
 
 struct Reader {
     kind: Kind,
@@ -40,14 +37,20 @@ impl Reader {
             // Markers, and what is left out, lie between them.
             let between: Vec<_> = self.places.range((0, first)..=(0, last)).copied().collect();
             let right = between.first() == Some(&(0, first)) && between.last() == Some(&(0, last));
-            ensure!(right && between.len() == usize::try_from(batch.count)?, "{} were taken: {:?}", between.len(), batch.span);
+            ensure!(
+                right && between.len() == usize::try_from(batch.count)?,
+                "{} were taken: {:?}",
+                between.len(),
+                batch.span
+            );
             let again = between.iter().find(|place| found.contains(place));
             ensure!(again.is_none(), "{again:?} is told twice, as by {:?}", batch.span);
             found.extend(between);
         }
         ensure!(found == self.places, "{} of {} have a span", found.len(), self.places.len());
         let labels = [("messaging_destination_name", TOPIC), ("messaging_consumer_group_name", &*self.group)];
-        let (counted, told) = (metrics.total(MESSAGES_CONSUMED, &labels)?, fetched.iter().map(|batch| batch.count).sum::<i64>());
+        let (counted, told) =
+            (metrics.total(MESSAGES_CONSUMED, &labels)?, fetched.iter().map(|batch| batch.count).sum::<i64>());
         ensure!((counted - told as f64).abs() < 0.5, "{counted} of {told} are counted");
         Ok(())
     }
@@ -102,7 +105,9 @@ fn what_was_aborted_is_sent_and_not_received() -> Result<()> {
     for (pid, sent) in &producers {
         exactly(&of_topic(&spans, &broker, PRODUCER, *pid, TOPIC)?, sent).context("send")?;
     }
-    let check = |reader: &Reader| reader.check(&spans, &metrics, &broker).err().map(|error| format!("{}: {error:#}", reader.group));
+    let check = |reader: &Reader| {
+        reader.check(&spans, &metrics, &broker).err().map(|error| format!("{}: {error:#}", reader.group))
+    };
     let wrong: Vec<_> = readers.iter().filter_map(check).collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
