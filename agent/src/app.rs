@@ -27,7 +27,7 @@ use crate::process::Processes;
 use crate::process::filter::Filter;
 use crate::process::programs::Programs;
 use crate::process::resource::Common;
-use crate::protocol::{self, http};
+use crate::protocol::{self, http, kafka};
 use crate::sampling::RateLimiter;
 use crate::signal::metrics::{self, Registry};
 use crate::signal::route::{self, Routes};
@@ -222,7 +222,9 @@ fn engine(
         request_id_headers: boxed(&config.request_id_headers),
         limits: http::Limits::default(),
     };
-    let protocol = protocol::Config { http: Arc::new(http), ..protocol::Config::default() };
+    let kafka =
+        kafka::Config { key: if config.capture_message_key { kafka::KEY } else { 0 }, ..kafka::Config::default() };
+    let protocol = protocol::Config { http: Arc::new(http), kafka: Arc::new(kafka), ..protocol::Config::default() };
     let selection = &config.selection;
     let filter = Filter::new(&selection.exe, &selection.pids, &selection.exclude_exe)?;
     let limiter = config.max_traces_per_second.map(RateLimiter::new);

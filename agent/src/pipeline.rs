@@ -209,7 +209,8 @@ impl Engine {
                 Step::Dropped(id) => self.traces.dropped(id, self.newest, &mut self.placed),
                 Step::Finished(finished) => self.finished(finished),
                 Step::Called(finished) => self.called(finished),
-                Step::Sent { id, name, at } => self.traces.sent(id, name, at),
+                Step::Sent { id, name, channel, at } => self.traces.sent(id, name, channel, at),
+                Step::Taken { name, at } => self.traces.taken(name, at),
                 Step::Moved(finished) => self.moved(finished),
             }
         }

@@ -210,7 +210,9 @@ fn what_goes_wrong_is_called_by_its_name() -> Result<()> {
     let broker = Broker::start()?;
     let full = |kind: Kind| format!("{kind:?}-full");
     let topology = Topology::new().exchange("orders", "topic");
-    broker.declare(&Kind::ALL.into_iter().fold(topology, |topology, kind| topology.limited(&full(kind), 1)))?;
+    broker.declare(
+        &Kind::ALL.into_iter().fold(topology, |topology, kind| topology.limited(&full(kind), 1, "reject-publish")),
+    )?;
     let agent = Agent::on(broker.port)?;
     let mut cases = Vec::new();
     for kind in Kind::ALL {

@@ -104,6 +104,12 @@ pub(super) struct Settings {
     /// Add this response header to spans, as http.response.header.<name> [repeatable]
     #[arg(long, value_name = "NAME", value_parser = value::header_name, help_heading = "Output")]
     pub(super) capture_response_header: Vec<String>,
+    /// Add the key of a message of Kafka to its span, as messaging.kafka.message.key [default: false]
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        value_parser = value::boolean, action = ArgAction::Set, help_heading = "Output"
+    )]
+    pub(super) capture_message_key: Option<bool>,
     /// Log from this level on: off, error, warn, info, debug or trace; or target=level,... [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = value::log, help_heading = "Output")]
     pub(super) log: Option<Targets>,
@@ -201,6 +207,7 @@ impl Settings {
             spans: self.spans.or(other.spans),
             capture_request_header: list(self.capture_request_header, other.capture_request_header, both),
             capture_response_header: list(self.capture_response_header, other.capture_response_header, both),
+            capture_message_key: self.capture_message_key.or(other.capture_message_key),
             log: self.log.or(other.log),
             quiet: self.quiet.or(other.quiet),
             max_traces_per_second: self.max_traces_per_second.or(other.max_traces_per_second),

@@ -81,6 +81,8 @@ pub struct Config {
     pub capture_request_headers: Vec<String>,
     /// The same of response header fields.
     pub capture_response_headers: Vec<String>,
+    /// Keys of messages become span attributes.
+    pub capture_message_key: bool,
     /// Where the transfers of octets are seen.
     pub hooks: Hooks,
     /// What is under TLS is seen.
@@ -225,6 +227,7 @@ impl Config {
             },
             capture_request_headers: settings.capture_request_header,
             capture_response_headers: settings.capture_response_header,
+            capture_message_key: settings.capture_message_key.unwrap_or_default(),
             hooks: settings.hooks.unwrap_or_default(),
             tls: settings.tls.unwrap_or(true),
             segment_ring: settings.segment_ring.unwrap_or(agent_common::limits::SEGMENT_RING),

@@ -83,6 +83,7 @@ fn defaults() {
     assert_eq!(config.max_traces_per_second, None);
     assert_eq!((config.keep, config.sdk_spans), (Keep::default(), SdkSpans::LeaveOut));
     assert!(config.capture_request_headers.is_empty() && config.capture_response_headers.is_empty());
+    assert!(!config.capture_message_key);
     assert_eq!((config.hooks, config.tls, config.segment_ring), (Hooks::Auto, true, 8 << 20));
     assert_eq!(config.log.to_string(), "info");
 }
@@ -130,7 +131,7 @@ fn a_flag_wins_over_a_variable_over_the_file() {
 /// Everything that can be set has a variable and a key; a flag without one would fail here.
 #[test]
 fn all_settings_by_variable_and_by_key() {
-    let settings: [(&str, &str); 24] = [
+    let settings: [(&str, &str); 25] = [
         ("exe", "nginx"),
         ("pid", "12"),
         ("port", "80"),
@@ -140,6 +141,7 @@ fn all_settings_by_variable_and_by_key() {
         ("spans", "-"),
         ("capture-request-header", "X-Request-Id"),
         ("capture-response-header", "x-cache"),
+        ("capture-message-key", "true"),
         ("log", "info,agent::probe=debug"),
         ("quiet", "on"),
         ("max-traces-per-second", "100"),
@@ -194,6 +196,7 @@ fn all_settings_by_variable_and_by_key() {
         assert_eq!(config.spans, Some(SpansTo::StandardOutput));
         assert_eq!(config.capture_request_headers, ["x-request-id"]);
         assert_eq!(config.capture_response_headers, ["x-cache"]);
+        assert!(config.capture_message_key);
         assert_eq!(config.log.to_string(), "agent::probe=debug,info");
         assert!(config.quiet);
         assert_eq!(config.max_traces_per_second, NonZeroU32::new(100));

@@ -94,6 +94,12 @@ pub enum Step {
     Sent {
         id: ExchangeId,
         name: u64,
+        channel: u16,
+        at: MonoNanos,
+    },
+    /// A broker has got a message at this time; what names it, if all of it was seen.
+    Taken {
+        name: Option<u64>,
         at: MonoNanos,
     },
     /// A message was moved, and settled.
@@ -566,7 +572,10 @@ impl Connections {
                 Step::Begun { id: ExchangeId::new(conn, request.number), request, endpoints, told }
             }
             Notice::Dropped { number } => Step::Dropped(ExchangeId::new(conn, number)),
-            Notice::Sent { number, name, at } => Step::Sent { id: ExchangeId::new(conn, number), name, at },
+            Notice::Sent { number, name, channel, at } => {
+                Step::Sent { id: ExchangeId::new(conn, number), name, channel, at }
+            }
+            Notice::Taken { name, at } => Step::Taken { name, at },
         }));
         let session = &connection.session;
         let finished = |exchanged| {

@@ -13,7 +13,7 @@ const REDACTED: &str = "REDACTED";
 
 /// How the names of options, variables and header fields end whose values are secrets, without regard to case and
 /// to anything but letters and digits: `--db-password`, `API_TOKEN`, `Authorization:`.
-const SECRETS: [&str; 17] = [
+const SECRETS: [&str; 18] = [
     "password",
     "passwd",
     "passphrase",
@@ -31,6 +31,8 @@ const SECRETS: [&str; 17] = [
     "authorization",
     "cookie",
     "dsn",
+    // What Java's modules of SASL are told, the password among it.
+    "jaasconfig",
 ];
 
 /// Whole names of secrets that are too short to be looked for at the end of longer ones.
@@ -43,7 +45,8 @@ pub fn exported(args: &[String]) -> Vec<Box<str>> {
     let mut left = OCTETS;
     let mut previous = "";
     for arg in args.iter().take(COUNT) {
-        let secret = is_option(previous) && !arg.starts_with("--") && is_secret(previous);
+        let names = is_option(previous) || is_setting(previous);
+        let secret = names && !arg.starts_with("--") && is_secret(previous);
         let redacted = if secret {
             Cow::Borrowed(REDACTED)
         } else if matches!(previous, "-u" | "--user" | "--proxy-user") {
@@ -64,6 +67,11 @@ pub fn exported(args: &[String]) -> Vec<Box<str>> {
 
 fn is_option(arg: &str) -> bool {
     arg.starts_with('-') && !arg.contains(['=', ':', ' '])
+}
+
+/// `sasl.password`, as programs leave it that take `-X sasl.password=…` apart where it stands (kcat).
+fn is_setting(arg: &str) -> bool {
+    arg.contains('.') && !arg.contains(['=', ':', ' ', '/'])
 }
 
 fn is_secret(name: &str) -> bool {
@@ -169,6 +177,12 @@ mod tests {
         check(&["x", "Server=db;User Id=sa;Password=p w;X=1"], &["x", "Server=db;User Id=sa;Password=REDACTED;X=1"]);
         check(&["x", "host=db password=x dbname=y"], &["x", "host=db password=REDACTED dbname=y"]);
         check(&["x", "{\"password\":\"abc\"}"], &["x", "{\"password\":REDACTED"]);
+        check(&["kcat", "-X", "sasl.password", "x", "-u"], &["kcat", "-X", "sasl.password", "REDACTED", "-u"]);
+        check(&["ls", "./my.token", "x"], &["ls", "./my.token", "x"]);
+        check(
+            &["java", "-Dsasl.jaas.config=a.Module required username=\"u\" password=\"p\";"],
+            &["java", "-Dsasl.jaas.config=REDACTED"],
+        );
         check(&["x", "a:b@c", "k=v"], &["x", "a:b@c", "k=v"]);
     }
 

@@ -185,7 +185,9 @@ pub enum Notice {
     /// The request of this number will not become an exchange.
     Dropped { number: u32 },
     /// The last octet of a message was handed to the kernel at this time: a broker may hand it on from then on.
-    Sent { number: u32, name: u64, at: MonoNanos },
+    Sent { number: u32, name: u64, channel: u16, at: MonoNanos },
+    /// A broker has read all of a message that was sent to it, by whomever.
+    Taken { name: Option<u64>, at: MonoNanos },
 }
 
 /// A request that has begun.

@@ -7,7 +7,7 @@ use opentelemetry_semantic_conventions::attribute as key;
 use super::attribute::AttributeSink;
 use super::http;
 use super::span::{MessageDetail, Status};
-use crate::protocol::kafka::{ApiKey, Call, ErrorCode, Partition};
+use crate::protocol::kafka::{ApiKey, Call, ErrorCode, Partition, Records};
 use crate::protocol::{Exchange, Failure};
 use crate::trace::Message;
 
@@ -157,7 +157,34 @@ fn partition_attributes(message: &Message, partition: &Partition, sink: &mut imp
     if let Some(compression) = records.compression {
         sink.str(COMPRESSION, compression.as_str());
     }
-    if let Some(key) = &records.first_key {
-        sink.str(key::MESSAGING_KAFKA_MESSAGE_KEY, &String::from_utf8_lossy(key));
+    if let Some(key) = only_key(records) {
+        sink.str(key::MESSAGING_KAFKA_MESSAGE_KEY, key);
+    }
+}
+
+/// The key of the only record, where keys are kept and it is text. Of several records nothing says which one is meant, also where a
+/// broker has sent some before the one that was asked for.
+fn only_key(records: &Records) -> Option<&str> {
+    let key = records.first_key.as_deref().filter(|_| records.count == Some(1))?;
+    std::str::from_utf8(key).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_told_of_one_record_and_as_text() {
+        let of = |key: Option<&[u8]>, count| {
+            let records = Records { first_key: key.map(Into::into), count, ..Records::default() };
+            only_key(&records).map(str::to_owned)
+        };
+        assert_eq!(of(Some("gro\u{df}".as_bytes()), Some(1)).as_deref(), Some("gro\u{df}"));
+        assert_eq!(of(Some(b""), Some(1)).as_deref(), Some(""), "empty is not null");
+        for (key, count) in
+            [(None, Some(1)), (Some(&b"k"[..]), Some(2)), (Some(b"k"), None), (Some(b"\xff\0"), Some(1))]
+        {
+            assert_eq!(of(key, count), None, "{key:?} {count:?}");
+        }
     }
 }

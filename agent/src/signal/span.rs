@@ -181,7 +181,8 @@ impl MessageDetail {
         let partition = |partition: &Partition| {
             let records = partition.records.as_ref();
             let contexts = records.map_or(0, |records| size_of_val(&*records.contexts) + size_of_val(&*records.heads));
-            size_of::<Partition>() + contexts
+            let key = records.and_then(|records| records.first_key.as_deref()).map_or(0, <[u8]>::len);
+            size_of::<Partition>() + contexts + key
         };
         let own = self.message.partition().map_or(0, partition);
         size_of_val(call) + own + size_of_val(&*self.message.links)

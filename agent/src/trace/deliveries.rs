@@ -37,6 +37,22 @@ pub(super) struct Arrival {
     queued: Option<u64>,
 }
 
+/// Of so many deliveries that wait, those are looked for that are alike; with more nothing is concluded from their order.
+const LOOKED_AT: usize = 1024;
+
+/// A delivery that waits for what tells of which publish it is.
+#[derive(Debug)]
+pub(super) enum Given {
+    /// Not all of it was seen.
+    Unnamed,
+    Named(Delivery),
+    /// It is known already.
+    Of {
+        name: u64,
+        publish: ExchangeId,
+    },
+}
+
 impl Traces {
     /// A broker has given a message to a process.
     pub(super) fn given(
@@ -81,19 +97,28 @@ impl Traces {
             None => hash((id.conn().0, brokered.consumer)),
         };
         let redelivered = brokered.redelivered;
-        let delivery = brokered.name.map(|name| Delivery { name, queue, redelivered, at });
-        self.given.insert((request.head_end, id), delivery);
+        let reader = hash((id.conn().0, brokered.consumer));
+        let given = match brokered.name {
+            Some(name) => Given::Named(Delivery { name, queue, reader, redelivered, at }),
+            None => Given::Unnamed,
+        };
+        self.given.insert((request.head_end, id), given);
     }
 
     /// The last octet of a message was sent: from then on it may come to others.
-    pub fn sent(&mut self, id: ExchangeId, name: u64, at: MonoNanos) {
+    pub fn sent(&mut self, id: ExchangeId, name: u64, channel: u16, at: MonoNanos) {
         let Some(open) = self.open.get_mut(&id) else { return };
         open.published = Some(name);
         let by = match &open.place {
             Some(place) => By::Placed(open.cause(place, Some(Link::certain(Method::Content)))),
             None => By::Open(id),
         };
-        self.published.sent(name, Publish { id, by, start: open.at, at });
+        self.published.sent(name, Publish { id, by, channel, start: open.at, at, confirmed: None });
+    }
+
+    /// A broker of this host has got a message, whoever has sent it. `name`: where all of it was seen.
+    pub fn taken(&mut self, name: Option<u64>, at: MonoNanos) {
+        self.published.taken(name, at);
     }
 
     /// A message was moved, and is settled.
@@ -110,8 +135,10 @@ impl Traces {
             let subject = Subject::Moved(Box::new(Moved { transfer, queued: None }));
             return self.untracked(subject, resource, context.as_ref(), &target, out);
         };
-        if let (Settled::Returned { .. }, Some(name)) = (&message.settled, open.published) {
-            self.published.returned(name, id);
+        match (&message.settled, open.published) {
+            (Settled::Returned { .. }, Some(name)) => self.published.returned(name, id),
+            (Settled::Confirmed, Some(name)) => self.published.confirmed(name, id, end),
+            _ => {}
         }
         let faithful = exchange.response_thread.map(|thread| Faithful::of(open, exchange.request_thread, thread));
         let queued = open.arrival.as_ref().and_then(|arrival| arrival.queued);
@@ -136,10 +163,38 @@ impl Traces {
         while let Some(first) = self.given.first_entry()
             && now.since(first.key().0) > PATIENCE
         {
-            let ((_, id), delivery) = first.remove_entry();
-            let publish = delivery.and_then(|delivery| self.published.take(&delivery));
+            let ((_, id), given) = first.remove_entry();
+            let publish = match given {
+                Given::Unnamed => None,
+                Given::Named(delivery) => self.publish_of(delivery),
+                Given::Of { name, publish } => self.published.get(name, publish).cloned(),
+            };
             self.place_given(id, publish, out);
         }
+    }
+
+    /// The publish that a delivery is of. Where several are alike, it is decided of all together that have come.
+    fn publish_of(&mut self, delivery: Delivery) -> Option<Publish> {
+        if self.published.is_of_several(&delivery) {
+            let name = delivery.name;
+            let (mut keys, mut deliveries) = (Vec::new(), vec![delivery]);
+            for (key, given) in self.given.iter().take(LOOKED_AT) {
+                if let Given::Named(other) = given
+                    && (other.name, other.queue) == (name, delivery.queue)
+                {
+                    keys.push(*key);
+                    deliveries.push(*other);
+                }
+            }
+            let publishes = if self.given.len() <= LOOKED_AT { self.published.take_all(&deliveries) } else { None };
+            if let Some([first, others @ ..]) = publishes.as_deref() {
+                for (key, &publish) in keys.into_iter().zip(others) {
+                    self.given.insert(key, Given::Of { name, publish });
+                }
+                return self.published.get(name, *first).cloned();
+            }
+        }
+        self.published.take(&delivery)
     }
 
     fn place_given(&mut self, id: ExchangeId, publish: Option<Publish>, out: &mut Vec<Placed>) {

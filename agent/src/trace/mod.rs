@@ -9,6 +9,7 @@
 //! exchange it waits for that one's; what [`crate::causality`] has to decide is decided at the latest the hold-back after the
 //! call returned. A finished exchange waits with it. Parents are named by a span id that is given out at the beginning, so the order of ends is no matter.
 
+mod alike;
 mod births;
 mod brokered;
 mod deliveries;
@@ -36,6 +37,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use self::births::Births;
 pub use self::brokered::Message;
+use self::deliveries::Given;
 pub use self::deliveries::Moved;
 use self::ends::{End, Ends, Key};
 use self::habits::Habits;
@@ -46,7 +48,7 @@ pub use self::messages::SpanLink;
 use self::open::Open;
 pub use self::place::{Link, Method, Parent, Place, Verdict};
 use self::propagated::Propagated;
-use self::published::{Delivery, Published};
+use self::published::Published;
 pub use self::sdk::SdkSpans;
 use self::sdk::{Beginning, Sdks};
 pub use self::slowest::Percentile;
@@ -160,7 +162,7 @@ pub struct Traces {
     arrived: VecDeque<(MonoNanos, ExchangeId)>,
     published: Published,
     /// The same of a broker that gives its messages no numbers, with what tells them.
-    given: BTreeMap<(MonoNanos, ExchangeId), Option<Delivery>>,
+    given: BTreeMap<(MonoNanos, ExchangeId), Given>,
     /// Processes that have got messages of any broker.
     consuming: FxHashSet<Tgid>,
     stats: Stats,

@@ -3,13 +3,15 @@
 //!
 //! Such a broker passes on what it was given: exchange, routing key, properties and body name a message at both ends, together with all
 //! that are like it. So a delivery is of a publish where no other can be meant: only one like it has been sent by then that its queue has
-//! not handed out yet. Of several alike nothing tells which; that they are all handed out is known when as many have come.
+//! not handed out yet. Of several alike (`alike`) their order tells, where that is certain, and else nothing; that they are all handed
+//! out is known when as many have come.
 
 use std::collections::VecDeque;
 
 use agent_common::ids::MonoNanos;
 use rustc_hash::FxHashMap;
 
+use super::alike::Alike;
 use super::messages::By;
 use super::place::Place;
 use crate::conn::ExchangeId;
@@ -18,18 +20,25 @@ use crate::conn::ExchangeId;
 const MOST: usize = 32 * 1024;
 /// How long one is remembered, in nanoseconds.
 const MEMORY: u64 = 3_600_000_000_000;
-/// So many alike are told apart, and so many queues are.
-const ALIKE: usize = 64;
-const QUEUES: usize = 64;
-
 /// A message that was sent.
 #[derive(Clone, Debug)]
 pub(super) struct Publish {
     pub(super) id: ExchangeId,
     pub(super) by: By,
+    pub(super) channel: u16,
     /// Its first octet, and its last one.
     pub(super) start: MonoNanos,
     pub(super) at: MonoNanos,
+    /// When the broker had said that it has it.
+    pub(super) confirmed: Option<MonoNanos>,
+}
+
+impl Publish {
+    /// Whether it is certain that the broker had it before the other: by one channel, or it was confirmed before the other was sent.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        let behind = self.channel == other.channel && self.id.conn() == other.id.conn() && self.id < other.id;
+        behind || self.confirmed.is_some_and(|at| at <= other.start)
+    }
 }
 
 /// A message that came.
@@ -39,24 +48,11 @@ pub(super) struct Delivery {
     pub(super) name: u64,
     /// What names the queue that it comes from.
     pub(super) queue: u64,
+    /// Who has got it, by connection, channel and consumer.
+    pub(super) reader: u64,
     pub(super) redelivered: bool,
     /// Its first octet.
     pub(super) at: MonoNanos,
-}
-
-/// Messages alike.
-#[derive(Debug, Default)]
-struct Alike {
-    /// In the order in which they were sent, each with the queues that have handed it out, as bits by the order of `queues`.
-    publishes: VecDeque<(Publish, u64)>,
-    /// Each with how many it has handed out of which it is not known which they were.
-    queues: Vec<(u64, usize)>,
-    /// How many are in the order of all.
-    remembered: usize,
-    /// Some were forgotten: what comes may be those.
-    forgetful: bool,
-    /// There are too many, or others come than were seen to be sent: nothing is known of any.
-    unknown: bool,
 }
 
 /// What is known of publishes. One owner; memory is bounded.
@@ -64,6 +60,10 @@ struct Alike {
 pub(super) struct Published {
     by_name: FxHashMap<u64, Alike>,
     order: VecDeque<(MonoNanos, u64, ExchangeId)>,
+    /// What brokers of this host were seen to get, remembered as long.
+    taken: VecDeque<(MonoNanos, u64)>,
+    /// When one of them got something that has no name, since not all of it was seen.
+    unnamed: Option<MonoNanos>,
 }
 
 impl Published {
@@ -85,6 +85,30 @@ impl Published {
         alike.push(publish);
     }
 
+    /// A broker has got a message.
+    pub(super) fn taken(&mut self, name: Option<u64>, at: MonoNanos) {
+        let Some(name) = name else {
+            self.unnamed = self.unnamed.max(Some(at));
+            return;
+        };
+        while let Some(&(oldest, name)) = self.taken.front()
+            && (self.taken.len() >= MOST || at.since(oldest) > MEMORY)
+        {
+            self.taken.pop_front();
+            let forgotten = self.by_name.get_mut(&name).is_some_and(|alike| {
+                alike.remembered = alike.remembered.saturating_sub(1);
+                alike.remembered == 0
+            });
+            if forgotten {
+                self.by_name.remove(&name);
+            }
+        }
+        self.taken.push_back((at, name));
+        let alike = self.by_name.entry(name).or_insert_with(Alike::of_one);
+        alike.remembered += 1;
+        alike.taken();
+    }
+
     fn forget_oldest(&mut self, name: u64, id: ExchangeId) {
         let Some(alike) = self.by_name.get_mut(&name) else { return };
         alike.remembered = alike.remembered.saturating_sub(1);
@@ -103,10 +127,37 @@ impl Published {
         }
     }
 
+    /// The broker has told its publisher, by `at`, that it has a message.
+    pub(super) fn confirmed(&mut self, name: u64, id: ExchangeId, at: MonoNanos) {
+        if let Some(publish) = self.get_mut(name, id) {
+            publish.confirmed = Some(at);
+        }
+    }
+
+    fn get_mut(&mut self, name: u64, id: ExchangeId) -> Option<&mut Publish> {
+        let publishes = &mut self.by_name.get_mut(&name)?.publishes;
+        publishes.iter_mut().map(|(publish, _)| publish).find(|publish| publish.id == id)
+    }
+
+    pub(super) fn get(&self, name: u64, id: ExchangeId) -> Option<&Publish> {
+        let publishes = &self.by_name.get(&name)?.publishes;
+        publishes.iter().map(|(publish, _)| publish).find(|publish| publish.id == id)
+    }
+
+    /// Whether a delivery may be of several that are alike.
+    pub(super) fn is_of_several(&self, delivery: &Delivery) -> bool {
+        self.by_name.get(&delivery.name).is_some_and(Alike::are_several)
+    }
+
+    /// The publishes that the first of these deliveries of one name and queue are of, where that is certain. They have to be all that
+    /// have come since the last one was asked for, in their order.
+    pub(super) fn take_all(&mut self, deliveries: &[Delivery]) -> Option<Vec<ExchangeId>> {
+        self.by_name.get_mut(&deliveries.first()?.name)?.take_all(deliveries, self.unnamed)
+    }
+
     /// Who has sent a message has its place.
     pub(super) fn placed(&mut self, name: u64, id: ExchangeId, place: &Place) {
-        let publishes = self.by_name.get_mut(&name).into_iter().flat_map(|alike| &mut alike.publishes);
-        for (publish, _) in publishes.filter(|(publish, _)| publish.id == id) {
+        if let Some(publish) = self.get_mut(name, id) {
             publish.by = By::Placed(place.clone());
         }
     }
@@ -118,78 +169,30 @@ impl Published {
     }
 }
 
-impl Alike {
-    /// Room for one: most messages are like no other.
-    fn of_one() -> Self {
-        Self { publishes: VecDeque::with_capacity(1), ..Self::default() }
-    }
-
-    fn push(&mut self, publish: Publish) {
-        if self.publishes.len() >= ALIKE {
-            // What every queue has handed out is of no more use, unless to one that is not known yet.
-            let all = if self.queues.len() < QUEUES { (1_u64 << self.queues.len()) - 1 } else { u64::MAX };
-            self.unknown |= all == 0 || self.publishes.front().is_none_or(|(_, queues)| *queues != all);
-            self.forgetful = true;
-            self.publishes.pop_front();
-        }
-        if self.unknown {
-            self.publishes.clear();
-        } else {
-            self.publishes.push_back((publish, 0));
-        }
-    }
-
-    fn take(&mut self, delivery: &Delivery) -> Option<Publish> {
-        let queue = match self.queues.iter().position(|(name, _)| *name == delivery.queue) {
-            Some(queue) => queue,
-            None if self.queues.len() < QUEUES && (!self.forgetful || self.queues.is_empty()) => {
-                self.queues.push((delivery.queue, 0));
-                self.queues.len() - 1
-            }
-            // It may hand out what was forgotten.
-            None => return None,
-        };
-        let bit = 1_u64 << queue;
-        let before = |publish: &Publish| publish.at <= delivery.at;
-        let meant = |(publish, queues): &(Publish, u64)| before(publish) && (delivery.redelivered || queues & bit == 0);
-        let count = self.publishes.iter().filter(|one| meant(one)).count();
-        if count == 0 && !delivery.redelivered {
-            self.unknown = true;
-            self.publishes.clear();
-        }
-        let (_, doubtful) = self.queues.get_mut(queue)?;
-        if count == 1 && (delivery.redelivered || *doubtful == 0) {
-            let (publish, queues) = self.publishes.iter_mut().find(|one| meant(one))?;
-            *queues |= bit;
-            return Some(publish.clone());
-        }
-        if !delivery.redelivered {
-            *doubtful += 1;
-            // As many have come as were sent: so they all have.
-            if *doubtful >= count && !self.forgetful {
-                *doubtful = 0;
-                self.publishes.iter_mut().filter(|one| meant(one)).for_each(|(_, queues)| *queues |= bit);
-            }
-        }
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conn::ExchangeId;
+    use crate::trace::alike::ALIKE;
 
     const QUEUE: u64 = 1;
 
+    fn publish(id: u64, channel: u16, at: u64) -> Publish {
+        let (id, at) = (ExchangeId(id), MonoNanos(at));
+        Publish { id, by: By::Open(id), channel, start: at, at, confirmed: None }
+    }
+
     fn sent(published: &mut Published, id: u64, at: u64) {
-        let id = ExchangeId(id);
-        published.sent(7, Publish { id, by: By::Open(id), start: MonoNanos(at), at: MonoNanos(at) });
+        published.sent(7, publish(id, 1, at));
+    }
+
+    fn delivery(queue: u64, at: u64, redelivered: bool) -> Delivery {
+        Delivery { name: 7, queue, reader: queue, redelivered, at: MonoNanos(at) }
     }
 
     /// Whose message a queue hands out, if that is certain.
     fn taken(published: &mut Published, queue: u64, at: u64, redelivered: bool) -> Option<u64> {
-        let delivery = Delivery { name: 7, queue, redelivered, at: MonoNanos(at) };
-        published.take(&delivery).map(|publish| publish.id.0)
+        published.take(&delivery(queue, at, redelivered)).map(|publish| publish.id.0)
     }
 
     #[test]
@@ -247,10 +250,88 @@ mod tests {
         sent(&mut crowd, 1_000, 2 * MEMORY);
         assert_eq!((crowd.len(), taken(&mut crowd, QUEUE, 2 * MEMORY, false)), (1, Some(1_000)), "after an hour");
         for id in 0..2 * MOST as u64 {
-            let publish =
-                Publish { id: ExchangeId(id), by: By::Open(ExchangeId(id)), start: MonoNanos(1), at: MonoNanos(1) };
-            crowd.sent(id, publish);
+            crowd.sent(id, publish(id, 1, 1));
+            crowd.taken(Some(id), MonoNanos(1));
         }
-        assert_eq!((crowd.len(), crowd.by_name.len()), (MOST as u64, MOST));
+        assert_eq!((crowd.len(), crowd.by_name.len(), crowd.taken.len()), (MOST as u64, MOST, MOST));
+        let mut others = Published::default();
+        (0..2 * MOST as u64).for_each(|name| others.taken(Some(name), MonoNanos(1)));
+        assert_eq!(others.by_name.len(), MOST, "of publishers elsewhere");
+    }
+
+    /// Three alike that were sent and taken, and what else `change` makes of it; whose messages two queues then hand out.
+    fn three(change: impl Fn(&mut Published, &mut Vec<Delivery>)) -> Option<Vec<u64>> {
+        let mut all = Published::default();
+        for id in 1..=3 {
+            sent(&mut all, id, 10 * id);
+            all.taken(Some(7), MonoNanos(10 * id + 1));
+        }
+        let mut deliveries = [40, 41, 42].map(|at| delivery(QUEUE, at, false)).to_vec();
+        change(&mut all, &mut deliveries);
+        let other: Vec<_> = deliveries.iter().map(|&delivery| Delivery { queue: 2, ..delivery }).collect();
+        let ids = all.take_all(&deliveries).map(|ids| ids.into_iter().map(|id| id.0).collect());
+        assert_eq!(all.take_all(&other).is_some(), ids.is_some(), "each queue hands out all");
+        assert!(ids.is_none() || all.take_all(&deliveries[..1]).is_none(), "none is handed out twice");
+        ids
+    }
+
+    #[test]
+    fn messages_alike_go_by_their_order_where_that_is_certain() {
+        assert_eq!(three(|_, _| ()), Some(vec![1, 2, 3]));
+        assert_eq!(three(|_, deliveries| deliveries.truncate(2)), None, "one may have been thrown away");
+        let more = three(|_, deliveries| deliveries.push(delivery(QUEUE, 90, false)));
+        assert_eq!(more, None, "one was there before");
+        assert_eq!(three(|_, deliveries| deliveries[1].redelivered = true), None);
+        assert_eq!(three(|_, deliveries| deliveries[2].reader = 9), None, "two consumers");
+        assert_eq!(three(|_, deliveries| deliveries[0].at = MonoNanos(9)), None, "before it was sent");
+        assert_eq!(three(|all, _| all.taken(Some(7), MonoNanos(35))), None, "of a publisher that is not seen");
+        assert_eq!(three(|all, _| sent(all, 4, 35)), None, "the broker does not have it");
+        assert_eq!(three(|all, _| all.taken(None, MonoNanos(35))), None, "perhaps one of these");
+        assert_eq!(three(|all, _| all.taken(None, MonoNanos(5))), Some(vec![1, 2, 3]));
+        assert_eq!(three(|all, _| all.taken(Some(8), MonoNanos(35))), Some(vec![1, 2, 3]), "another message");
+        let doubtful = three(|all, _| _ = (taken(all, QUEUE, 39, false), taken(all, 2, 39, false)));
+        assert_eq!(doubtful, None, "one was handed out that may be any of them");
+        // What was sent later waits for its own; what comes late was perhaps never seen to be sent.
+        let later = |all: &mut Published, _: &mut Vec<Delivery>| {
+            sent(all, 4, 41);
+            all.taken(Some(7), MonoNanos(41));
+        };
+        assert_eq!(three(later), None, "one of the four");
+        let pause = three(|all, deliveries| {
+            sent(all, 4, 50);
+            all.taken(Some(7), MonoNanos(50));
+            deliveries.push(delivery(QUEUE, 55, false));
+        });
+        assert_eq!(pause, Some(vec![1, 2, 3]), "all were handed out before the fourth was sent");
+        // Of what was not seen to be taken by a broker nothing is known.
+        let mut elsewhere = Published::default();
+        (1..=2).for_each(|id| sent(&mut elsewhere, id, id));
+        assert_eq!(elsewhere.take_all(&[delivery(QUEUE, 5, false), delivery(QUEUE, 6, false)]), None);
+    }
+
+    #[test]
+    fn two_publishers_are_in_order_where_one_waits_for_the_other() {
+        let of = |channel: u16, conn: u64, confirmed: Option<u64>| {
+            let mut all = Published::default();
+            all.sent(7, publish(1, 1, 10));
+            all.sent(7, publish(conn << 24 | 2, channel, 20));
+            (0..2).for_each(|_| all.taken(Some(7), MonoNanos(25)));
+            if let Some(at) = confirmed {
+                all.confirmed(7, ExchangeId(1), MonoNanos(at));
+            }
+            all.take_all(&[delivery(QUEUE, 30, false), delivery(QUEUE, 31, false)]).is_some()
+        };
+        assert!(of(1, 0, None), "one channel");
+        assert!(!of(2, 0, None) && !of(1, 1, None), "another channel, another connection");
+        assert!(of(2, 0, Some(20)) && of(1, 1, Some(15)));
+        assert!(!of(2, 0, Some(21)), "both at once");
+    }
+
+    #[test]
+    fn what_others_have_sent_ends_all_certainty() {
+        let mut all = Published::default();
+        sent(&mut all, 1, 10);
+        (0..2).for_each(|_| all.taken(Some(7), MonoNanos(11)));
+        assert_eq!(taken(&mut all, QUEUE, 20, false), None, "it may be the other's");
     }
 }

@@ -29,9 +29,15 @@ pub struct Broker {
     /// In the clear, where the harness itself asks.
     pub port: u16,
     pub(super) tls: Option<Tls>,
+    /// Where clients reach it by SASL, in the clear.
+    sasl: Option<u16>,
     process: Process,
     _folder: TempDir,
 }
+
+/// Who may use a broker of [`Broker::start_sasl`], and by which password.
+pub const USER: &str = "alice";
+pub const PASSWORD: &str = "alice-Pa55phrase";
 
 /// How clients reach it by TLS.
 pub(super) struct Tls {
@@ -43,25 +49,30 @@ pub(super) struct Tls {
 impl Broker {
     /// Starts one of [`VERSIONS`] and waits until it answers.
     pub fn start(version: &str) -> Result<Self> {
-        Self::start_with(version, None)
+        Self::start_with(version, None, false)
+    }
+
+    /// The same, whose clients have to say who they are: [`USER`], by `PLAIN` or `SCRAM-SHA-256`.
+    pub fn start_sasl(version: &str) -> Result<Self> {
+        Self::start_with(version, None, true)
     }
 
     /// The same, whose clients speak TLS.
     pub fn start_tls(version: &str, credentials: &Credentials) -> Result<Self> {
-        Self::start_with(version, Some(credentials))
+        Self::start_with(version, Some(credentials), false)
     }
 
-    fn start_with(version: &str, credentials: Option<&Credentials>) -> Result<Self> {
+    fn start_with(version: &str, credentials: Option<&Credentials>, sasl: bool) -> Result<Self> {
         for _ in 1..ATTEMPTS {
-            match Self::attempt(version, credentials) {
+            match Self::attempt(version, credentials, sasl) {
                 Err(error) if format!("{error:#}").contains("Address already in use") => {}
                 done => return done,
             }
         }
-        Self::attempt(version, credentials)
+        Self::attempt(version, credentials, sasl)
     }
 
-    fn attempt(version: &str, credentials: Option<&Credentials>) -> Result<Self> {
+    fn attempt(version: &str, credentials: Option<&Credentials>, sasl: bool) -> Result<Self> {
         let folder = TempDir::new()?;
         let (port, controller) = (fixture::free_port()?, fixture::free_port()?);
         let settings = folder.path().join("server.properties");
@@ -69,18 +80,23 @@ impl Broker {
         let mut tls = None;
         if let Some(credentials) = credentials {
             let port = fixture::free_port()?;
-            text = speaking_tls(&text, port, credentials)?;
+            text = listening(&text, "SSL", port)? + &speaking_tls(credentials)?;
             tls = Some(Tls { port, authority: credentials.file("ca.pem") });
         }
+        let mut format = java(version);
+        format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(&settings);
+        let sasl = sasl.then(fixture::free_port).transpose()?;
+        if let Some(port) = sasl {
+            text = listening(&text, "SASL_PLAINTEXT", port)? + &asking_who();
+            format.args(["-S", &format!("SCRAM-SHA-256=[name={USER},password={PASSWORD}]")]);
+        }
         std::fs::write(&settings, text)?;
-        let format =
-            java(version).args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(&settings).output();
-        let format = format.context("java cannot be run")?;
+        let format = format.output().context("java cannot be run")?;
         if !format.status.success() {
             bail!("Kafka {version} cannot be set up: {}", String::from_utf8_lossy(&format.stderr));
         }
         let process = Process::spawn(java(version).arg("kafka.Kafka").arg(&settings))?;
-        let mut broker = Self { port, tls, process, _folder: folder };
+        let mut broker = Self { port, tls, sasl, process, _folder: folder };
         let ready = wait::until(DEADLINE, "the broker answers", || {
             if let Some(status) = broker.process.ended()? {
                 let (_, stderr) = broker.process.wait(DEADLINE)?;
@@ -95,7 +111,7 @@ impl Broker {
     /// Where its clients reach it.
     #[must_use]
     pub fn clients_port(&self) -> u16 {
-        self.tls.as_ref().map_or(self.port, |tls| tls.port)
+        self.tls.as_ref().map(|tls| tls.port).or(self.sasl).unwrap_or(self.port)
     }
 
     #[must_use]
@@ -171,21 +187,35 @@ log.cleaner.enable=false
     )
 }
 
-/// Settings of a broker that listens for TLS as well.
-fn speaking_tls(settings: &str, port: u16, credentials: &Credentials) -> Result<String> {
-    let store = credentials.file("store.pem");
-    let read = |name| std::fs::read_to_string(credentials.file(name));
-    std::fs::write(&store, read("key.pem")? + &read("cert.pem")?)?;
-    let listener = format!(",SSL://127.0.0.1:{port}");
+/// The same settings with one more listener, by this protocol.
+fn listening(settings: &str, protocol: &str, port: u16) -> Result<String> {
+    let listener = format!(",{protocol}://127.0.0.1:{port}");
+    let map = format!(",{protocol}:{protocol}");
     let mut text = String::new();
     for line in settings.lines() {
         let more = match line.split_once('=') {
             Some(("listeners" | "advertised.listeners", _)) => &*listener,
-            Some(("listener.security.protocol.map", _)) => ",SSL:SSL",
+            Some(("listener.security.protocol.map", _)) => &*map,
             _ => "",
         };
         writeln!(text, "{line}{more}")?;
     }
-    writeln!(text, "ssl.keystore.type=PEM\nssl.keystore.location={}", store.display())?;
     Ok(text)
+}
+
+fn speaking_tls(credentials: &Credentials) -> Result<String> {
+    let store = credentials.file("store.pem");
+    let read = |name| std::fs::read_to_string(credentials.file(name));
+    std::fs::write(&store, read("key.pem")? + &read("cert.pem")?)?;
+    Ok(format!("ssl.keystore.type=PEM\nssl.keystore.location={}\n", store.display()))
+}
+
+fn asking_who() -> String {
+    let modules = "org.apache.kafka.common.security";
+    format!(
+        "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.sasl_plaintext.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";
+listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config={modules}.scram.ScramLoginModule required;
+"
+    )
 }

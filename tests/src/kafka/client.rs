@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::{Broker, Consume, Offsets, Produce, Record, VERSIONS, offsets};
+use super::{Broker, Consume, Offsets, PASSWORD, Produce, Record, Sasl, USER, VERSIONS, offsets};
 use crate::fixture::{self, Language};
 use crate::process::Process;
 use crate::{env, truth, wait};
@@ -201,13 +201,33 @@ pub fn wait_for_group(members: &[&Consumer], count: usize) -> Result<Offsets> {
     })
 }
 
-fn kcat_common(mode: &str, bootstrap: &str, client: &str, authority: Option<&Path>) -> Vec<String> {
-    let mut arguments = [mode, "-q", "-b", bootstrap, "-X", &format!("client.id={client}")].map(str::to_owned).to_vec();
-    if let Some(authority) = authority {
-        let settings = ["security.protocol=ssl".to_owned(), format!("ssl.ca.location={}", authority.display())];
-        arguments.extend(settings.into_iter().flat_map(|setting| ["-X".to_owned(), setting]));
+/// What both roles of kcat are told.
+fn kcat_common(mode: &str, bootstrap: &str, client: &str, reach: &Reach<'_>) -> Vec<String> {
+    let mut settings = vec![("client.id", client.to_owned())];
+    if let Some(authority) = reach.authority {
+        settings.push(("security.protocol", "ssl".to_owned()));
+        settings.push(("ssl.ca.location", authority.display().to_string()));
     }
+    if let Some(sasl) = reach.sasl {
+        settings.push(("security.protocol", "sasl_plaintext".to_owned()));
+        settings.push(("sasl.mechanism", sasl.mechanism.to_owned()));
+        settings.push(("sasl.username", USER.to_owned()));
+        settings.push(("sasl.password", PASSWORD.to_owned()));
+    }
+    if let Some(version) = reach.taken_for {
+        settings.push(("api.version.request", "false".to_owned()));
+        settings.push(("broker.version.fallback", version.to_owned()));
+    }
+    let mut arguments = [mode, "-q", "-b", bootstrap].map(str::to_owned).to_vec();
+    arguments.extend(settings.into_iter().flat_map(|(name, value)| ["-X".to_owned(), format!("{name}={value}")]));
     arguments
+}
+
+/// How a broker is reached.
+struct Reach<'a> {
+    authority: Option<&'a Path>,
+    sasl: Option<Sasl>,
+    taken_for: Option<&'static str>,
 }
 
 /// Kcat takes records from a file, and sends them as fast as it can.
@@ -220,7 +240,8 @@ fn kcat_produce(plan: &Produce, folder: &Path) -> Result<Command> {
     let file = folder.join("records");
     std::fs::write(&file, lines)?;
     let mut command = Kind::Kcat.command();
-    command.args(kcat_common("-P", &plan.bootstrap, &plan.client, plan.authority.as_deref()));
+    let reach = Reach { authority: plan.authority.as_deref(), sasl: plan.sasl, taken_for: plan.taken_for };
+    command.args(kcat_common("-P", &plan.bootstrap, &plan.client, &reach));
     command.args(["-t", &plan.topic, "-z", plan.compression, "-K", ":"]).arg("-l").arg(file);
     let mut setting = |name: &str, value: &str| {
         command.args(["-X", &format!("{name}={value}")]);
@@ -251,7 +272,8 @@ fn kcat_consume(plan: &Consume) -> Result<Command> {
     // It writes to its standard output alone.
     let mut command = Command::new("sh");
     command.args(["-c", r#"exec "$@" >"$0""#]).arg(&plan.log).arg(Kind::Kcat.command().get_program());
-    command.args(kcat_common("-u", &plan.bootstrap, &plan.client, plan.authority.as_deref())).args(["-f", &line]);
+    let reach = Reach { authority: plan.authority.as_deref(), sasl: plan.sasl, taken_for: plan.taken_for };
+    command.args(kcat_common("-u", &plan.bootstrap, &plan.client, &reach)).args(["-f", &line]);
     for setting in ["auto.offset.reset=earliest", "fetch.wait.max.ms=200", "heartbeat.interval.ms=500"] {
         command.args(["-X", setting]);
     }

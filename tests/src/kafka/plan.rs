@@ -4,6 +4,17 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::{PASSWORD, USER};
+
+/// How a client says who it is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Sasl {
+    /// `PLAIN` or `SCRAM-SHA-256`.
+    pub mechanism: &'static str,
+    user: &'static str,
+    password: &'static str,
+}
+
 /// Records to send to a topic, in turn to its partitions. Their keys are `{key}-{number}`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Produce {
@@ -30,6 +41,12 @@ pub struct Produce {
     pub interval_ms: u64,
     /// The client's own limit to the size of what it sends, in octets.
     pub max_size: Option<u32>,
+    /// It is given up in the end, not committed. Librdkafka alone.
+    pub abort: bool,
+    /// How it says who it is: [`super::USER`].
+    pub sasl: Option<Sasl>,
+    /// It takes the broker for one of this version, and does not ask it. Kcat alone.
+    pub taken_for: Option<&'static str>,
     /// Speaks TLS, with whom the certificate in this file vouches for.
     pub(super) authority: Option<PathBuf>,
     pub(super) bootstrap: String,
@@ -55,6 +72,9 @@ impl Produce {
             traceparent: false,
             interval_ms: 0,
             max_size: None,
+            abort: false,
+            sasl: None,
+            taken_for: None,
             authority: None,
             bootstrap: String::new(),
             log: PathBuf::new(),
@@ -98,6 +118,12 @@ impl Produce {
     }
 
     #[must_use]
+    pub fn sasl(mut self, mechanism: &'static str) -> Self {
+        self.sasl = Some(Sasl { mechanism, user: USER, password: PASSWORD });
+        self
+    }
+
+    #[must_use]
     pub fn traceparent(mut self) -> Self {
         self.traceparent = true;
         self
@@ -133,7 +159,9 @@ pub struct Consume {
     pub new_protocol: bool,
     /// The most that it asks for of a partition at once, in octets, and only when it has nothing left. Librdkafka alone.
     pub sip: Option<u32>,
-    /// As [`Produce`] has it.
+    /// As [`Produce`] has them.
+    pub sasl: Option<Sasl>,
+    pub taken_for: Option<&'static str>,
     pub(super) authority: Option<PathBuf>,
     pub(super) bootstrap: String,
     pub(super) log: PathBuf,
@@ -150,6 +178,8 @@ impl Consume {
             next: None,
             new_protocol: false,
             sip: None,
+            sasl: None,
+            taken_for: None,
             authority: None,
             bootstrap: String::new(),
             log: PathBuf::new(),
@@ -165,6 +195,12 @@ impl Consume {
     #[must_use]
     pub fn next(mut self, base: &str) -> Self {
         self.next = Some(base.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn sasl(mut self, mechanism: &'static str) -> Self {
+        self.sasl = Some(Sasl { mechanism, user: USER, password: PASSWORD });
         self
     }
 

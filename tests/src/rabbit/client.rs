@@ -1,5 +1,6 @@
 //! Publishers and consumers.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -52,6 +53,18 @@ impl Kind {
         Ok(command)
     }
 
+    /// The program by which `Pika` runs, as another one: an executable of this name in this folder.
+    fn copied(command: &Command, copy: &Path) -> Result<Command> {
+        let python = env::python();
+        std::fs::copy(&python, copy)?;
+        let packages = python.parent().and_then(Path::parent).context("no environment")?.join("lib");
+        let version = std::fs::read_dir(&packages)?.next().context("no packages")??.path();
+        let mut other = Command::new(copy);
+        other.args(command.get_args()).env("PYTHONDONTWRITEBYTECODE", "1");
+        other.env("PYTHONPATH", version.join("site-packages"));
+        Ok(other)
+    }
+
     /// The same by TLS, where there are credentials.
     fn start(self, role: &str, plan: &impl Serialize, credentials: Option<&Credentials>) -> Result<Process> {
         let mut command = self.planned(role, plan)?;
@@ -88,6 +101,16 @@ impl Producer {
             plan.client = format!("{kind:?}-producer");
         }
         Ok(Self { kind, process: kind.start("produce", &plan, credentials)?, plan, _folder: folder })
+    }
+
+    /// Pika, run by an executable of another name.
+    pub fn start_as(name: &str, broker: &Broker, plan: &Produce) -> Result<Self> {
+        let folder = TempDir::new()?;
+        let mut plan = plan.clone();
+        (plan.port, plan.log, plan.client) = (broker.port, folder.path().join("producer.log"), name.to_owned());
+        let command = Kind::Pika.planned("produce", &plan)?;
+        let process = Process::spawn(&mut Kind::copied(&command, &folder.path().join(name))?)?;
+        Ok(Self { kind: Kind::Pika, process, plan, _folder: folder })
     }
 
     /// Publishes all of a plan; gives what it was told of each message.

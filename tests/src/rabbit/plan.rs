@@ -27,6 +27,8 @@ pub struct Produce {
     pub traceparent: bool,
     /// Neither a message id (its name) nor a correlation id (`for-` and its name).
     pub bare: bool,
+    /// The name stands at the end of the body, not at its beginning, behind more than what the agent tells messages apart by. Pika alone.
+    pub tailed: bool,
     /// Used in turn.
     pub channels: usize,
     /// Pause after each batch.
@@ -53,6 +55,7 @@ impl Produce {
             mandatory: false,
             traceparent: false,
             bare: false,
+            tailed: false,
             channels: 1,
             interval_ms: 0,
             heartbeat: 0,
@@ -106,6 +109,13 @@ impl Produce {
     #[must_use]
     pub fn bare(mut self) -> Self {
         self.bare = true;
+        self
+    }
+
+    /// Messages of 5,000 octets that are alike for everybody who looks at their first 4 KiB.
+    #[must_use]
+    pub fn alike(mut self) -> Self {
+        (self.bare, self.tailed, self.size) = (true, true, 5000);
         self
     }
 

@@ -30,10 +30,10 @@ impl Topology {
         self
     }
 
-    /// A queue that holds `length` messages, and refuses all others.
+    /// A queue that holds `length` messages, and does this with others: `reject-publish`, or `drop-head` with its oldest.
     #[must_use]
-    pub fn limited(mut self, name: &str, length: usize) -> Self {
-        let arguments = json!({ "x-max-length": length, "x-overflow": "reject-publish" });
+    pub fn limited(mut self, name: &str, length: usize, overflow: &str) -> Self {
+        let arguments = json!({ "x-max-length": length, "x-overflow": overflow });
         self.queues.push(json!({ "name": name, "arguments": arguments }));
         self
     }

@@ -279,6 +279,9 @@ impl Follower {
     /// No more of what is under way on a channel will be seen.
     pub(super) fn cut(&mut self, sender: Sender, channel: u16, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
         let content = self.channels.get_mut(&channel).and_then(|channel| channel.content(sender).take());
+        if content.is_some() && sender == Sender::Client {
+            self.tell_unseen(at);
+        }
         if let Some(Content { of: Of::Transfer(number), .. }) = content
             && let Some(open) = self.pending.get_mut(number)
         {
@@ -288,11 +291,23 @@ impl Follower {
         }
     }
 
-    /// Tells that a message which a client sends is on its way.
+    /// Tells that a message which a client sends is on its way, or has come to the broker.
     fn tell_sent(&mut self, number: u64, at: MonoNanos) {
-        let open = self.pending.get(number).filter(|_| self.request_direction == Some(Direction::Egress));
-        if let Some(name) = open.and_then(|open| name(&open.transfer)) {
-            self.notices.push(Notice::Sent { number: short(number), name, at });
+        let Some(open) = self.pending.get(number) else { return };
+        let (name, channel) = (name(&open.transfer), open.transfer.channel);
+        match (self.request_direction, name) {
+            (Some(Direction::Egress), Some(name)) => {
+                self.notices.push(Notice::Sent { number: short(number), name, channel, at });
+            }
+            (Some(Direction::Ingress), name) => self.notices.push(Notice::Taken { name, at }),
+            _ => {}
+        }
+    }
+
+    /// Tells that a broker may have got what was not seen as a whole.
+    pub(super) fn tell_unseen(&mut self, at: MonoNanos) {
+        if self.request_direction == Some(Direction::Ingress) {
+            self.notices.push(Notice::Taken { name: None, at });
         }
     }
 

@@ -190,6 +190,9 @@ impl Follower {
 
     /// Octets of one side were lost: what it has set is not known any more, and what it was sending is cut.
     pub(super) fn forget(&mut self, sender: Sender, at: MonoNanos, out: &mut impl FnMut(Exchange)) {
+        if sender != Sender::Broker {
+            self.tell_unseen(at);
+        }
         let ids: Vec<u16> = self.channels.keys().copied().collect();
         for id in ids {
             self.cut(sender, id, at, out);

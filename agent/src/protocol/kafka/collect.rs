@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::api::ApiKey;
 use super::error::ErrorCode;
 use super::message::{Facts, Partition, Topic};
-use super::records::{RecordLimits, RecordReader};
+use super::records::{Aborted, RecordLimits, RecordReader};
 use super::schema::Role;
 use super::topics::TopicId;
 use super::walk::Sink;
@@ -39,6 +39,8 @@ pub(super) struct Collector {
     key: Option<Box<str>>,
     key_type: Option<i64>,
     contexts: usize,
+    /// Transactions that were aborted in the partition.
+    aborted: Aborted,
     /// Ids of topics with their names.
     pub(super) learnt: Vec<(TopicId, Arc<str>)>,
 }
@@ -56,6 +58,7 @@ impl Collector {
             key: None,
             key_type: None,
             contexts: 0,
+            aborted: Aborted::default(),
             learnt: Vec::new(),
         }
     }
@@ -128,6 +131,7 @@ impl Sink for Collector {
         match role {
             Role::Topic => self.topic = Topic::default(),
             Role::Partition => {
+                self.aborted = Aborted::default();
                 self.partition = Some(Partition {
                     topic: self.topic.clone(),
                     index: None,
@@ -175,6 +179,8 @@ impl Sink for Collector {
             Role::ProducerEpoch => facts.producer_epoch = i16::try_from(value).ok().filter(|&epoch| epoch >= 0),
             Role::Generation => facts.generation = i32::try_from(value).ok(),
             Role::KeyType => self.key_type = Some(value),
+            Role::AbortedProducer => self.aborted.producer = Some(value),
+            Role::AbortedFrom => self.aborted.add(value),
             _ => self.number_of_partition(role, value),
         }
     }
@@ -213,7 +219,8 @@ impl Sink for Collector {
         if self.facts.partitions.len() >= self.limits.partitions {
             (limits.contexts, limits.key) = (0, 0);
         }
-        self.reader = Some(RecordReader::new(length.unwrap_or(0), self.response, limits));
+        self.reader =
+            Some(RecordReader::new(length.unwrap_or(0), self.response, limits, std::mem::take(&mut self.aborted)));
         if length.is_none() {
             self.close_records();
         }

@@ -66,9 +66,12 @@ pub struct Config {
     pub content: usize,
     /// Octets that they may become when decompressed.
     pub decompressed: usize,
-    /// Octets of the first record's key that are kept; 0: none, since keys may be personal data.
+    /// The longest key of a first record that is kept, in octets; 0: none, since keys may be personal data.
     pub key: usize,
 }
+
+/// The longest key that is kept where keys are asked for, in octets.
+pub const KEY: usize = 256;
 
 impl Default for Config {
     fn default() -> Self {

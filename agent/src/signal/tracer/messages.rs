@@ -118,7 +118,7 @@ impl Tracer {
 /// How many records of a partition come after what a response to `Fetch` has brought.
 fn lag(partition: &Partition) -> Option<u64> {
     let records = partition.records.as_ref();
-    let next = match records.and_then(|records| records.last_offset) {
+    let next = match records.and_then(|records| records.end_offset) {
         Some(last) => last.checked_add(1)?,
         // None has come.
         None => partition.offset.filter(|_| records.is_none_or(|records| records.count == Some(0)))?,

@@ -39,7 +39,7 @@ impl Bench {
 
     fn publish(&mut self, conn: u64, tgid: u32, at: u64, name: u64) {
         self.way(conn, tgid, at, None, None);
-        self.traces.sent(ExchangeId::new(ConnId(conn), 1), name, MonoNanos(at + 1));
+        self.traces.sent(ExchangeId::new(ConnId(conn), 1), name, 1, MonoNanos(at + 1));
         self.settle(conn, at + 2, Way::Publish, Settled::Confirmed);
     }
 

@@ -42,8 +42,8 @@ pub(super) fn inner(content: &Content, key: usize) -> Option<Inner> {
     inner.filter(|_| content.whole)
 }
 
-/// The key of a message, by what comes behind its head.
+/// The key of a message, by what comes behind its head; none that is longer than the limit.
 pub(super) fn first_key(mut message: Reader<'_>, limit: usize) -> Option<Box<[u8]>> {
-    let length = usize::try_from(message.i32()?).ok()?.min(limit);
-    if limit == 0 { None } else { message.octets(length).map(Into::into) }
+    let length = usize::try_from(message.i32()?).ok()?;
+    if limit == 0 || length > limit { None } else { message.octets(length).map(Into::into) }
 }

@@ -3,10 +3,12 @@
 //!
 //! - `reader`: one partition's records as their octets come. Batches are counted by their heads; their content is kept up
 //!   to a limit, and only if something in it is wanted.
+//! - `aborted`: transactions whose records a consumer leaves out.
 //! - `batch`: the records of one batch, and their headers.
 //! - `legacy`: the messages of one compressed message (KIP-31, KIP-32).
 //! - `compression`: content, decompressed up to a limit.
 
+mod aborted;
 mod batch;
 mod compression;
 mod legacy;
@@ -16,6 +18,7 @@ mod tests;
 
 use crate::protocol::context::TraceContext;
 
+pub(super) use self::aborted::Aborted;
 pub use self::compression::Compression;
 pub(super) use self::reader::{RecordLimits, RecordReader};
 
@@ -24,21 +27,24 @@ pub(super) use self::reader::{RecordLimits, RecordReader};
 pub struct Records {
     /// Octets as sent: compressed, heads of batches included.
     pub size: u32,
-    /// How many records, those of transactions' markers left out. In a response to `Fetch` some may have been below the
-    /// offset that was asked for: a broker sends whole batches.
+    /// How many records, markers of transactions and what the consumer leaves out, since it was told of a transaction that was
+    /// aborted, not among them. In a response to `Fetch` some may have been below the offset that was asked for: a broker sends
+    /// whole batches.
     pub count: Option<u64>,
     /// Whole batches, or messages of the old format.
     pub batches: u32,
-    /// In a response to `Fetch`: the offset of the first record as the head of its batch has it, and the last one.
+    /// In a response to `Fetch`: the offset of the first of these records as the head of its batch has it, and the last one.
     pub first_offset: Option<i64>,
     pub last_offset: Option<i64>,
-    /// Of the first batch, as all that follows but `count`.
+    /// The same of the last batch, whatever it is.
+    pub end_offset: Option<i64>,
+    /// Of the first batch with such records, as what follows.
     pub compression: Option<Compression>,
     pub producer: Option<Producer>,
     pub transactional: Option<bool>,
     /// When the newest of the batch was made or appended, in milliseconds since the epoch, by the clock of whoever did.
     pub max_timestamp: Option<i64>,
-    /// The first record's key, up to the limit set; `None` where it has none, or none is wanted.
+    /// The first record's key; `None` where it has none, it is longer than the limit set, or none is wanted.
     pub first_key: Option<Box<[u8]>>,
     /// Of all batches: of how many records the headers were read.
     pub read: u64,

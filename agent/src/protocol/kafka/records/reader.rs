@@ -1,6 +1,7 @@
 //! One partition's records as their octets come, in any pieces and with pieces missing.
 
 use super::super::wire::Reader;
+use super::aborted::Aborted;
 use super::batch::Record;
 use super::compression::{Compression, Content};
 use super::{BatchHead, HEADS, Producer, RecordContext, Records, legacy};
@@ -15,7 +16,7 @@ pub(in crate::protocol::kafka) struct RecordLimits {
     pub(in crate::protocol::kafka) decompressed: usize,
     /// Trace contexts kept.
     pub(in crate::protocol::kafka) contexts: usize,
-    /// Octets of the first key kept.
+    /// The longest first key that is kept, in octets.
     pub(in crate::protocol::kafka) key: usize,
 }
 
@@ -31,8 +32,19 @@ const CONTROL: i16 = 1 << 5;
 
 #[derive(Clone, Copy, Debug)]
 enum Head {
-    Batch { base: i64, last_delta: i32, checksum: u32, records: u32, control: bool, compression: Option<Compression> },
+    Batch { base: i64, last_delta: i32, checksum: u32, records: u32, fate: Fate, compression: Option<Compression> },
     Message { offset: i64, magic: i8, compression: Option<Compression> },
+}
+
+/// What becomes of a batch's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// They are the program's.
+    Taken,
+    /// A marker, or of a transaction that was aborted.
+    Left,
+    /// One of these.
+    Unknown,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +71,16 @@ pub(in crate::protocol::kafka) struct RecordReader {
     content: Vec<u8>,
     /// Octets of the content are missing, or there are too many of them.
     cut: bool,
+    aborted: Aborted,
+    /// A batch that is not left out has begun.
+    begun: bool,
+    /// One has come to its end.
+    taken: bool,
     out: Records,
 }
 
 impl RecordReader {
-    pub(in crate::protocol::kafka) fn new(length: u32, fetched: bool, limits: RecordLimits) -> Self {
+    pub(in crate::protocol::kafka) fn new(length: u32, fetched: bool, limits: RecordLimits, aborted: Aborted) -> Self {
         Self {
             limits,
             fetched,
@@ -72,6 +89,9 @@ impl RecordReader {
             head: Vec::new(),
             content: Vec::new(),
             cut: false,
+            aborted,
+            begun: false,
+            taken: false,
             out: Records { size: length, count: Some(0), ..Records::default() },
         }
     }
@@ -142,7 +162,7 @@ impl RecordReader {
         self.head.clear();
         self.content = Vec::new();
         self.out.count = None;
-        self.out.last_offset = None;
+        (self.out.last_offset, self.out.end_offset) = (None, None);
     }
 
     fn head(&mut self, octets: &mut &[u8]) {
@@ -178,7 +198,7 @@ impl RecordReader {
             let timestamp = if magic == 1 { Some(reader.i64()?) } else { None };
             let counted = legacy::COUNTED + if magic == 1 { legacy::TIMESTAMP } else { 0 };
             let compression = Compression::of(attributes);
-            if self.out.batches == 0 {
+            if !std::mem::replace(&mut self.begun, true) {
                 self.out.compression = compression;
                 self.out.max_timestamp = timestamp;
                 self.out.transactional = Some(false);
@@ -195,15 +215,28 @@ impl RecordReader {
             return None;
         }
         let compression = Compression::of(attributes);
-        if self.out.batches == 0 {
+        let fate = self.fate_of(attributes, id, offset, offset.checked_add(last_delta.into())?);
+        if fate != Fate::Left && !std::mem::replace(&mut self.begun, true) {
             self.out.compression = compression;
             self.out.max_timestamp = Some(max_timestamp).filter(|&at| at >= 0);
             self.out.producer = (id >= 0).then_some(Producer { id, epoch, base_sequence });
             self.out.transactional = Some(attributes & TRANSACTIONAL != 0);
         }
-        let control = attributes & CONTROL != 0;
-        let head = Head::Batch { base: offset, last_delta, checksum, records, control, compression };
+        let head = Head::Batch { base: offset, last_delta, checksum, records, fate, compression };
         Some((head, length.checked_sub((BATCH_HEAD - UNCOUNTED) as u64)?))
+    }
+
+    fn fate_of(&mut self, attributes: i16, producer: i64, first: i64, last: i64) -> Fate {
+        if attributes & CONTROL != 0 {
+            self.aborted.end(producer, first);
+            return Fate::Left;
+        }
+        let aborted = if attributes & TRANSACTIONAL == 0 { Some(false) } else { self.aborted.has(producer, last) };
+        match aborted {
+            Some(false) => Fate::Taken,
+            Some(true) => Fate::Left,
+            None => Fate::Unknown,
+        }
     }
 
     fn begin(&mut self, head: Head, length: u64) {
@@ -226,9 +259,9 @@ impl RecordReader {
 
     /// Whether something in the content is wanted.
     fn wants(&self, head: Head) -> bool {
-        let key = self.limits.key > 0 && self.out.batches == 0;
+        let key = self.limits.key > 0 && !self.taken;
         match head {
-            Head::Batch { control: true, .. } => false,
+            Head::Batch { fate: Fate::Left, .. } => false,
             Head::Batch { compression, .. } => {
                 compression.is_some() && (self.out.contexts.len() < self.limits.contexts || key)
             }
@@ -240,27 +273,35 @@ impl RecordReader {
     fn end(&mut self, head: Head) {
         self.state = State::Head;
         let content = std::mem::take(&mut self.content);
-        let first = self.out.batches == 0;
+        let first = !self.taken;
         let (count, first_offset, last_offset) = match head {
-            Head::Batch { base, last_delta, checksum, records, control, compression } => {
+            Head::Batch { fate: Fate::Left, base, last_delta, .. } => {
+                self.out.batches += 1;
+                self.out.end_offset = base.checked_add(last_delta.into()).filter(|_| self.fetched);
+                (self.content, self.cut) = (content, false);
+                return self.content.clear();
+            }
+            Head::Batch { base, last_delta, checksum, records, fate, compression } => {
                 if self.wants(head) {
                     self.records(&content, compression, base, records, first);
                 }
-                if !control && self.out.heads.len() < HEADS {
+                if self.out.heads.len() < HEADS {
                     let last_offset = base.saturating_add(last_delta.into());
                     self.out.heads.push(BatchHead { first_offset: base, last_offset, checksum });
                 }
-                (Some(if control { 0 } else { u64::from(records) }), Some(base), base.checked_add(last_delta.into()))
+                let count = (fate == Fate::Taken).then_some(u64::from(records));
+                (count, Some(base), base.checked_add(last_delta.into()))
             }
             Head::Message { offset, magic, compression } => self.message(&content, offset, magic, compression, first),
         };
+        self.taken = true;
         self.out.batches += 1;
         self.out.count = self.out.count.zip(count).and_then(|(sum, more)| sum.checked_add(more));
         if self.fetched {
             if first {
                 self.out.first_offset = first_offset;
             }
-            self.out.last_offset = last_offset;
+            (self.out.last_offset, self.out.end_offset) = (last_offset, last_offset);
         }
         // The room that it took is of use for the next one.
         self.content = content;
@@ -319,8 +360,7 @@ impl RecordReader {
         for number in 0..count {
             let Some(record) = Record::take(&mut rest) else { break };
             if number == 0 && first && self.limits.key > 0 {
-                let key = record.key.map(|key| key.get(..self.limits.key).unwrap_or(key));
-                self.out.first_key = key.map(Into::into);
+                self.out.first_key = record.key.filter(|key| key.len() <= self.limits.key).map(Into::into);
             }
             let mut fields = ContextFields::default();
             if !record.headers(|name, value| _ = fields.add(name, value)) {

@@ -91,7 +91,7 @@ fn limits() -> RecordLimits {
 fn batches_follow_each_other() {
     let octets = [batch(3, 5), batch(4, 300), batch(1, 0)].concat();
     for piece in [1, 7, 61, octets.len()] {
-        let mut reader = RecordReader::new(octets.len() as u32, true, limits());
+        let mut reader = RecordReader::new(octets.len() as u32, true, limits(), Aborted::default());
         octets.chunks(piece).for_each(|piece| reader.octets(piece));
         let records = reader.finish();
         assert_eq!((records.count, records.batches, records.read), (Some(8), 3, 7));
@@ -107,7 +107,7 @@ fn the_last_batch_may_be_cut_off_when_fetched() {
     let first = batch(3, 5).len();
     for length in first..whole.len() {
         let fetched = |fetched| {
-            let mut reader = RecordReader::new(length as u32, fetched, limits());
+            let mut reader = RecordReader::new(length as u32, fetched, limits(), Aborted::default());
             reader.octets(&whole[..length]);
             reader.finish()
         };
@@ -122,7 +122,7 @@ fn gaps_cost_what_they_hit() {
     let octets = [batch(3, 200), batch(4, 5)].concat();
     let first = batch(3, 200).len();
     for from in 0..octets.len() {
-        let mut reader = RecordReader::new(octets.len() as u32, false, limits());
+        let mut reader = RecordReader::new(octets.len() as u32, false, limits(), Aborted::default());
         let to = (from + 50).min(octets.len());
         reader.octets(&octets[..from]);
         reader.lost((to - from) as u64);
@@ -133,4 +133,52 @@ fn gaps_cost_what_they_hit() {
         assert_eq!(records.count, known.then_some(7), "{from}");
         assert!(records.read < 7, "{from}");
     }
+}
+
+/// A batch of so many records from this offset on, of a producer's transaction; `marks` ends one.
+fn of_transaction(producer: i64, base: i64, records: u8, marks: bool) -> Vec<u8> {
+    let mut batch = batch(records, 0);
+    batch[..8].copy_from_slice(&base.to_be_bytes());
+    batch[22] |= if marks { 0x30 } else { 0x10 };
+    batch[43..51].copy_from_slice(&producer.to_be_bytes());
+    batch
+}
+
+/// What a consumer leaves out, and markers, are no records, and nothing else is told of them.
+#[test]
+fn aborted_transactions_are_left_out() {
+    let batches = [
+        of_transaction(1, 9, 1, true),
+        of_transaction(1, 10, 2, false),
+        of_transaction(2, 12, 3, false),
+        of_transaction(1, 15, 1, true),
+        of_transaction(1, 16, 4, false),
+        of_transaction(2, 20, 1, true),
+        of_transaction(1, 21, 1, true),
+    ];
+    let octets = batches.concat();
+    let read = |aborted: &[(i64, i64)], octets: &[u8]| {
+        let mut all = Aborted::default();
+        for &(producer, from) in aborted {
+            all.producer = Some(producer);
+            all.add(from);
+        }
+        let mut reader = RecordReader::new(octets.len() as u32, true, limits(), all);
+        octets.chunks(5).for_each(|piece| reader.octets(piece));
+        reader.finish()
+    };
+    let counted = |aborted| {
+        let Records { count, first_offset, last_offset, end_offset, heads, .. } = read(aborted, &octets);
+        assert_eq!(end_offset, Some(21));
+        (count, first_offset.zip(last_offset), heads.len())
+    };
+    assert_eq!(counted(&[]), (Some(9), Some((10, 19)), 3), "to one who wants all");
+    assert_eq!(counted(&[(1, 10)]), (Some(7), Some((12, 19)), 2), "the next of the same producer was not");
+    assert_eq!(counted(&[(1, 10), (1, 16)]), (Some(3), Some((12, 14)), 1));
+    assert_eq!(counted(&[(1, 16), (2, 12)]), (Some(2), Some((10, 11)), 1));
+    assert_eq!(counted(&[(1, 10), (2, 12), (1, 16)]), (Some(0), None, 0));
+    let ends = read(&[(1, 10)], &batches[1..4].concat());
+    assert_eq!(ends.first_key.as_deref(), read(&[], &batches[2]).first_key.as_deref());
+    let many: Vec<_> = (100..400).map(|from| (7, from)).collect();
+    assert_eq!(read(&many, &octets).count, None, "too many to tell");
 }

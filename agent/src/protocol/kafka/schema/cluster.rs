@@ -16,6 +16,7 @@ pub(super) const LIST_OFFSETS_REQUEST: &[Field] = &[
             field(Int32),          // PartitionIndex
             field(Int32).since(4), // CurrentLeaderEpoch
             field(Int64),          // Timestamp
+            field(Int32).until(0), // MaxNumOffsets
         ]),
     ]),
     field(Int32).since(10), // TimeoutMs
@@ -31,6 +32,7 @@ pub(super) const LIST_OFFSETS_RESPONSE: &[Field] = &[
         array(&[
             field(Int32),              // PartitionIndex
             field(Int16).gives(Error), // ErrorCode
+            list(&Int64).until(0),     // OldStyleOffsets
             field(Int64).since(1),     // Timestamp
             field(Int64).since(1),     // Offset
             field(Int32).since(4),     // LeaderEpoch

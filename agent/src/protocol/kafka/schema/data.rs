@@ -2,8 +2,8 @@
 
 use super::Kind::{Int8, Int16, Int32, Int64, Records, Text, Uuid};
 use super::Role::{
-    Acks, Error, HighWatermark, Index, LastStableOffset, LogStartOffset, Offset, Partition, Throttle, Topic, TopicId,
-    TopicName, TransactionalId,
+    AbortedFrom, AbortedProducer, Acks, Error, HighWatermark, Index, LastStableOffset, LogStartOffset, Offset,
+    Partition, Throttle, Topic, TopicId, TopicName, TransactionalId,
 };
 use super::{Field, array, field, list};
 
@@ -106,8 +106,8 @@ pub(super) const FETCH_RESPONSE: &[Field] = &[
             field(Int64).since(5).gives(LogStartOffset),   // LogStartOffset
             // AbortedTransactions
             array(&[
-                field(Int64).since(4), // ProducerId
-                field(Int64).since(4), // FirstOffset
+                field(Int64).since(4).gives(AbortedProducer), // ProducerId
+                field(Int64).since(4).gives(AbortedFrom),     // FirstOffset
             ])
             .since(4)
             .nullable(4),

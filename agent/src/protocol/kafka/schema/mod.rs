@@ -66,6 +66,9 @@ pub(super) enum Role {
     KeyType,
     Mechanism,
     ClusterId,
+    /// Of a transaction that was aborted: whose it was, and its first offset in the partition.
+    AbortedProducer,
+    AbortedFrom,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -137,7 +140,7 @@ impl Schema {
         let (first, last, request, response) = match api.0 {
             0 => (0, 13, data::PRODUCE_REQUEST, data::PRODUCE_RESPONSE),
             1 => (0, 18, data::FETCH_REQUEST, data::FETCH_RESPONSE),
-            2 => (1, 10, cluster::LIST_OFFSETS_REQUEST, cluster::LIST_OFFSETS_RESPONSE),
+            2 => (0, 10, cluster::LIST_OFFSETS_REQUEST, cluster::LIST_OFFSETS_RESPONSE),
             3 => (0, 13, cluster::METADATA_REQUEST, cluster::METADATA_RESPONSE),
             // Version 10 is not stable in 4.1.1; nor are the ones after those given for 9 and 22.
             8 => (0, 9, offsets::OFFSET_COMMIT_REQUEST, offsets::OFFSET_COMMIT_RESPONSE),
