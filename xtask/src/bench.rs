@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::{build, exec};
 
-const PARTS: [&str; 10] =
-    ["throughput", "propagate", "http2", "tls", "kafka", "moderate", "endpoint", "calls", "redis", "start"];
+const PARTS: [&str; 11] =
+    ["throughput", "propagate", "http2", "tls", "kafka", "rabbitmq", "moderate", "endpoint", "calls", "redis", "start"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

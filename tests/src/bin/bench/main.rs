@@ -2,9 +2,11 @@
 //! agent in turn, so that a ratio stands on a noisy machine too. Prints a table in Markdown, the body of
 //! `docs/BENCHMARKS.md`.
 
+mod books;
 mod calls;
 mod http2;
 mod kafka;
+mod rabbitmq;
 mod report;
 mod start;
 mod throughput;
@@ -39,6 +41,9 @@ fn main() -> Result<()> {
     }
     if wanted("kafka") {
         kafka::through_one_broker(&mut report, rounds, seconds)?;
+    }
+    if wanted("rabbitmq") {
+        rabbitmq::through_one_broker(&mut report, rounds, seconds)?;
     }
     if wanted("moderate") {
         throughput::moderate(&mut report, seconds)?;
