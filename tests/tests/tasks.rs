@@ -6,6 +6,9 @@ use anyhow::Result;
 use tests::fan::Case;
 use tests::{env, needs};
 
+/// Calls that tasks must join, in per cent. All are, but on a machine with so much to do that requests take longer than the hold-back
+/// after a call: these calls are left to the model.
+const FOUND: f64 = 95.0;
 /// Calls that the model may join wrongly, in per cent.
 const WRONG: f64 = 1.0;
 
@@ -37,17 +40,17 @@ fn check(name: &str, client: &'static str, routes: &[(&str, usize)], found: f64)
 #[test]
 fn a_task_calls_for_the_request_that_it_answers() -> Result<()> {
     needs!("root", "go", "venv");
-    check("the task that serves, aiohttp", "aiohttp", &[("direct", 2)], 99.0)?;
-    check("the task that serves, httpx", "httpx", &[("direct", 2)], 99.0)
+    check("the task that serves, aiohttp", "aiohttp", &[("direct", 2)], FOUND)?;
+    check("the task that serves, httpx", "httpx", &[("direct", 2)], FOUND)
 }
 
 #[test]
 fn tasks_call_for_those_that_wait_for_them() -> Result<()> {
     needs!("root", "go", "venv");
-    check("gather, aiohttp", "aiohttp", &[("gather", 3)], 99.0)?;
-    check("gather, httpx", "httpx", &[("gather", 3)], 99.0)?;
-    check("wait", "httpx", &[("wait", 2)], 99.0)?;
-    check("tasks within tasks", "aiohttp", &[("nested", 2)], 99.0)
+    check("gather, aiohttp", "aiohttp", &[("gather", 3)], FOUND)?;
+    check("gather, httpx", "httpx", &[("gather", 3)], FOUND)?;
+    check("wait", "httpx", &[("wait", 2)], FOUND)?;
+    check("tasks within tasks", "aiohttp", &[("nested", 2)], FOUND)
 }
 
 #[test]
