@@ -47,12 +47,12 @@ pub fn note(place: *mut Coroutine, thread: u64) {
 fn task(thread: u64) -> Option<Coroutine> {
     // SAFETY: the entry is only replaced as a whole, by user space.
     let layout = unsafe { ASYNCIO.get(&((thread >> 32) as u32)) }?;
-    let mut next = asyncio::current_task(layout, user::<u64>);
+    let mut next = asyncio::current_task(layout, word);
     let mut names = [0; 3];
     for name in &mut names {
         let Some(task) = next else { break };
-        *name = asyncio::name(layout, task, user::<u64>);
-        next = asyncio::waiter(layout, task, user::<u64>);
+        *name = asyncio::name(layout, task, word);
+        next = asyncio::waiter(layout, task, word);
     }
     if names[0] == 0 { None } else { Some(Coroutine::task(names)) }
 }
@@ -84,4 +84,16 @@ fn goroutine(thread: u64) -> Option<Coroutine> {
         processor => user::<[u64; 2]>(processor.wrapping_add(u64::from(layout.p_goidcache)))?,
     };
     Some(Coroutine { id: id as u32, parent: parent as u32, next: next as u32, end: end as u32 })
+}
+
+/// Eight octets of the process's memory; 0 where there is none. A function of its own, as each copy of it in [`task`] would take
+/// room in that frame: the chain of calls that moves several messages at once then needs more stack than there is.
+#[inline(never)]
+fn word_or_zero(at: u64) -> u64 {
+    user(at).unwrap_or_default()
+}
+
+#[inline(always)]
+fn word(at: u64) -> Option<u64> {
+    Some(word_or_zero(at))
 }
