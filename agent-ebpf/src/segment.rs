@@ -486,7 +486,7 @@ fn fill(
             ..SegmentHead::default()
         },
     );
-    if coroutine::is_told(socket, transfer.thread) {
+    if !transfer.batched && coroutine::is_told(socket, transfer.thread) {
         // SAFETY: a value of the map, this CPU's own.
         coroutine::note(unsafe { &raw mut (*scratch).head.coroutine }, transfer.thread);
     }
