@@ -84,34 +84,40 @@ const COUNT: u64 = 16;
 const ITEMS: u64 = 24;
 const CONTENT: u64 = 16;
 /// Variables of a function that are looked at: those of `gather` are six.
-const VARIABLES: u64 = 8;
+pub const VARIABLES: u32 = 8;
 
-/// The address of the one task that waits for a task. `None` where none or several may.
+/// The address of the one task that waits for a task. `None` where none or several may. `search` gives the first of a function's
+/// variables that is [`waiting_in`] it, or 0: it is a loop, which the kernel side does not have the verifier go through turn by turn.
 #[inline(always)]
-pub fn waiter(layout: &AsyncioLayout, task: u64, read: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+pub fn waiter(
+    layout: &AsyncioLayout,
+    task: u64,
+    search: impl Fn(u64) -> u64,
+    read: impl Fn(u64) -> Option<u64>,
+) -> Option<u64> {
     let kind = read(task.wrapping_add(TYPE))?;
     let callback = only_callback(task, &read)?;
-    let waiter = match woken(layout, callback, &read) {
+    let waiter = match woken(layout.module, callback, &read) {
         Some(waiter) => waiter,
         None if layout.function != 0 && read(callback.wrapping_add(TYPE))? == layout.function => {
-            let variables = read(callback.wrapping_add(layout.closure))?;
-            let count = read(variables.wrapping_add(COUNT))?;
-            let mut found = 0;
-            for number in 0..VARIABLES {
-                if number >= count {
-                    break;
-                }
-                let future =
-                    read(variables.wrapping_add(ITEMS + 8 * number)).and_then(|cell| read(cell.wrapping_add(CONTENT)));
-                if let Some(waiter) = future.and_then(|future| woken(layout, only_callback(future, &read)?, &read)) {
-                    found = waiter;
-                }
-            }
-            found
+            search(read(callback.wrapping_add(layout.closure))?)
         }
         None => return None,
     };
     (waiter != 0 && read(waiter.wrapping_add(TYPE))? == kind).then_some(waiter)
+}
+
+/// The task that waits for the future that is the variable of this number, among those of a function, if it is one. `module` as in
+/// [`AsyncioLayout`].
+#[inline(always)]
+pub fn waiting_in(module: [u64; 2], variables: u64, number: u32, read: impl Fn(u64) -> Option<u64>) -> Option<u64> {
+    let number = u64::from(number);
+    if number >= read(variables.wrapping_add(COUNT))? {
+        return None;
+    }
+    let cell = read(variables.wrapping_add(ITEMS + 8 * number))?;
+    let future = read(cell.wrapping_add(CONTENT))?;
+    woken(module, only_callback(future, &read)?, &read)
 }
 
 /// What is called at the end of a future, if it is one thing.
@@ -123,8 +129,7 @@ fn only_callback(future: u64, read: impl Fn(u64) -> Option<u64>) -> Option<u64> 
 
 /// The task that a method wakes up, if it is `TaskWakeup`.
 #[inline(always)]
-fn woken(layout: &AsyncioLayout, method: u64, read: impl Fn(u64) -> Option<u64>) -> Option<u64> {
-    let [start, end] = layout.module;
+fn woken([start, end]: [u64; 2], method: u64, read: impl Fn(u64) -> Option<u64>) -> Option<u64> {
     let is_in_module = |address: u64| start <= address && address < end;
     if is_in_module(read(method.wrapping_add(DEFINITION))?) {
         return read(method.wrapping_add(OWNER));

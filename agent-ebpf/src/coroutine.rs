@@ -9,7 +9,7 @@
 use agent_common::asyncio;
 use agent_common::layout::{PROCESS_ASYNCIO, PROCESS_GO, PROCESS_LOOKED_INTO};
 use agent_common::record::Coroutine;
-use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_loop};
 
 use crate::call::user;
 use crate::maps::{ASYNCIO, GO, PROCESSES, given};
@@ -41,8 +41,7 @@ pub fn note(place: *mut Coroutine, thread: u64) {
     }
 }
 
-/// The task of the event loop in the current thread's process. Only by [`note`], as a function of its own: its loops take the verifier
-/// long enough once.
+/// The task of the event loop in the current thread's process.
 #[inline(always)]
 fn task(thread: u64) -> Option<Coroutine> {
     // SAFETY: the entry is only replaced as a whole, by user space.
@@ -52,7 +51,7 @@ fn task(thread: u64) -> Option<Coroutine> {
     for name in &mut names {
         let Some(task) = next else { break };
         *name = asyncio::name(layout, task, word);
-        next = asyncio::waiter(layout, task, word);
+        next = asyncio::waiter(layout, task, |variables| search(layout.module, variables), word);
     }
     if names[0] == 0 { None } else { Some(Coroutine::task(names)) }
 }
@@ -84,6 +83,38 @@ fn goroutine(thread: u64) -> Option<Coroutine> {
         processor => user::<[u64; 2]>(processor.wrapping_add(u64::from(layout.p_goidcache)))?,
     };
     Some(Coroutine { id: id as u32, parent: parent as u32, next: next as u32, end: end as u32 })
+}
+
+/// A search among the variables of a function.
+struct Search {
+    module: [u64; 2],
+    variables: u64,
+    found: u64,
+}
+
+/// The first task that waits for one of a function's variables; 0 where none does. A loop that the verifier goes through once: turn by
+/// turn it took half of all the time that the programs need to be loaded.
+#[inline(always)]
+fn search(module: [u64; 2], variables: u64) -> u64 {
+    let mut search = Search { module, variables, found: 0 };
+    let turn = look_at as *mut core::ffi::c_void;
+    // SAFETY: the callback has the signature that bpf_loop asks for, and its context lives longer than the call.
+    unsafe { bpf_loop(asyncio::VARIABLES, turn, (&raw mut search).cast(), 0) };
+    search.found
+}
+
+/// One variable; 1 where it is what is looked for, which ends the loop.
+#[inline(never)]
+extern "C" fn look_at(number: u32, search: *mut core::ffi::c_void) -> i64 {
+    // SAFETY: `search` gives its own, and does not use it meanwhile.
+    let search = unsafe { &mut *search.cast::<Search>() };
+    match asyncio::waiting_in(search.module, search.variables, number, word) {
+        Some(waiter) if waiter != 0 => {
+            search.found = waiter;
+            1
+        }
+        _ => 0,
+    }
 }
 
 /// Eight octets of the process's memory; 0 where there is none. A function of its own, as each copy of it in [`task`] would take

@@ -486,6 +486,8 @@ fn fill(
             ..SegmentHead::default()
         },
     );
+    // Not of messages that come several in a call. With a task read inside of that loop, 6.18 went on behind the messages that the
+    // call had brought, though the program asks for no more; and nothing with coroutines reads from TCP that way.
     if !transfer.batched && coroutine::is_told(socket, transfer.thread) {
         // SAFETY: a value of the map, this CPU's own.
         coroutine::note(unsafe { &raw mut (*scratch).head.coroutine }, transfer.thread);

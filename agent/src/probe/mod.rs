@@ -364,7 +364,7 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
         ("sockets", hash(limits::SOCKETS, 64)),
         (
             "processes",
-            hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48) + hash(limits::ASYNCIO_PROCESSES, 24),
+            hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48) + hash(limits::ASYNCIO_PROCESSES, 72),
         ),
         ("entered", u64::from(limits::ENTERED) * 16),
         ("hints", u64::from(limits::HINTS) * 24),

@@ -2,7 +2,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use agent_common::asyncio::{current_task, name, waiter};
+use agent_common::asyncio::{VARIABLES, current_task, name, waiter, waiting_in};
 
 use super::*;
 
@@ -98,7 +98,11 @@ fn run<const N: usize>(python: &PathBuf, program: &str) -> ([u64; N], Found) {
     let (layout, memory) = (layout(tgid), Memory::of(tgid).unwrap());
     let read = |at| memory.word(at);
     let task = layout.and_then(|layout| current_task(&layout, read));
-    let waiter = task.and_then(|task| waiter(&layout?, task, read));
+    let search = |variables| {
+        let module = layout.unwrap_or_default().module;
+        (0..VARIABLES).find_map(|number| waiting_in(module, variables, number, read)).unwrap_or_default()
+    };
+    let waiter = task.and_then(|task| waiter(&layout?, task, search, read));
     let name = layout.zip(task).map_or(0, |(layout, task)| name(&layout, task, read));
     (said, Found { layout, task, waiter, name })
 }
