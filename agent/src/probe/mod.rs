@@ -361,7 +361,7 @@ pub fn map_octets(options: &Options) -> Vec<(&'static str, u64)> {
     vec![
         ("segments", options.segment_ring.into()),
         ("lifecycle", limits::LIFECYCLE_RING.into()),
-        ("sockets", hash(limits::SOCKETS, 64)),
+        ("sockets", hash(limits::SOCKETS, 72)),
         (
             "processes",
             hash(limits::PROCESSES, 16) + hash(limits::GO_PROCESSES, 48) + hash(limits::ASYNCIO_PROCESSES, 72),
