@@ -325,10 +325,11 @@ impl Engine {
     /// What was found in the files of a process.
     fn looked_into(&mut self, answer: Answer, now: MonoNanos) {
         let tgid = match answer {
-            Answer::Coroutines { tgid, layout, .. } => {
-                if let Some(layout) = layout {
+            Answer::Process { tgid, coroutines, librdkafka, .. } => {
+                if let Some(layout) = coroutines {
                     self.probe.read_coroutines(tgid.0, layout);
                 }
+                self.traces.takes_in_order(tgid, librdkafka);
                 tgid
             }
             Answer::LookedAround => {

@@ -11,6 +11,7 @@ pub mod container;
 pub mod environment;
 pub mod filter;
 pub mod go;
+mod maps;
 pub mod name;
 pub mod programs;
 pub mod read;

@@ -1,5 +1,5 @@
 //! What is in the files that processes run, and in their memory: where a Go program keeps its goroutines ([`super::go`]), Python its
-//! tasks ([`super::asyncio`]), and where functions of TLS libraries are ([`super::tls`]).
+//! tasks ([`super::asyncio`]), where functions of TLS libraries are ([`super::tls`]), and whether librdkafka is among them.
 //!
 //! Reading an executable takes its time, so a thread of its own does it, once for each file.
 
@@ -16,6 +16,7 @@ use agent_common::layout::{GoLayout, PROCESS_ASYNCIO, PROCESS_GO, PROCESS_LOOKED
 use agent_common::limits;
 use rustc_hash::FxHashMap;
 
+use super::maps::mapping;
 use super::tls::{self, Place};
 use super::{asyncio, go, read};
 
@@ -53,14 +54,14 @@ enum Looked {
 }
 
 enum Question {
-    Coroutines { number: u64, tgid: Tgid },
+    Process { number: u64, tgid: Tgid },
     Libraries { tgid: Tgid, speaks: bool },
 }
 
 /// What was found in the files of a process.
 pub enum Answer {
-    /// Where it keeps its coroutines, if it has such as can be read.
-    Coroutines { number: u64, tgid: Tgid, layout: Option<Coroutines> },
+    /// Where it keeps its coroutines, if it has such as can be read; and whether it has mapped librdkafka.
+    Process { number: u64, tgid: Tgid, coroutines: Option<Coroutines>, librdkafka: bool },
     /// The files with functions of TLS libraries that it has mapped; [`STANDING`] for those of the host, which any process
     /// may map.
     Libraries { tgid: Tgid, files: Vec<Library>, speaks: bool },
@@ -123,7 +124,7 @@ impl Programs {
         }
         self.questions += 1;
         let number = self.questions;
-        let asked = self.ask.try_send(Question::Coroutines { number, tgid }).is_ok();
+        let asked = self.ask.try_send(Question::Process { number, tgid }).is_ok();
         let coroutines = if asked { Looked::Asked(number) } else { Looked::Found(PROCESS_LOOKED_INTO) };
         self.known.entry(tgid).or_default().coroutines = coroutines;
     }
@@ -175,11 +176,11 @@ impl Programs {
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return None,
             };
             match &answer {
-                Answer::Coroutines { number, tgid, layout } => {
+                Answer::Process { number, tgid, coroutines, .. } => {
                     if let Some(known) = self.known.get_mut(tgid)
                         && matches!(known.coroutines, Looked::Asked(asked) if asked == *number)
                     {
-                        let kind = match layout {
+                        let kind = match coroutines {
                             None => 0,
                             Some(Coroutines::Go(_)) => PROCESS_GO,
                             Some(Coroutines::Asyncio(_)) => PROCESS_ASYNCIO,
@@ -245,10 +246,11 @@ impl Reader {
 
     fn reply(&mut self, question: &Question) -> Result<(), Gone> {
         match *question {
-            Question::Coroutines { number, tgid } => {
+            Question::Process { number, tgid } => {
                 let go = self.layout(tgid).map(Coroutines::Go);
-                let layout = go.or_else(|| asyncio::layout(tgid.0).map(Coroutines::Asyncio));
-                self.send(Answer::Coroutines { number, tgid, layout })
+                let coroutines = go.or_else(|| asyncio::layout(tgid.0).map(Coroutines::Asyncio));
+                let librdkafka = mapping(tgid.0, |name| name.contains("librdkafka")).is_some();
+                self.send(Answer::Process { number, tgid, coroutines, librdkafka })
             }
             Question::Libraries { tgid, speaks } => {
                 let files = self.libraries(tgid);

@@ -8,11 +8,11 @@ use agent_common::ids::{Direction, MonoNanos, Tgid};
 use super::messages::{Batch, By, LINKS, Sent, SpanLink};
 use super::place::{Link, Method};
 use super::sdk::Beginning;
-use super::work::Changes;
+use super::work::{Brought, Changes, Stretch};
 use super::{MOST_PROCESSES, Open, PATIENCE, Placed, Subject, Traces};
 use crate::conn::{ExchangeId, Finished};
-use crate::protocol::Thread;
 use crate::protocol::kafka::{ApiKey, BatchHead, Call, Partition};
+use crate::protocol::{Exchange, Thread};
 use crate::sampling::Origin;
 use crate::signal::resource::Resource;
 use crate::signal::span::Kind;
@@ -74,6 +74,7 @@ impl Traces {
         }
         match finished.exchange.message.api {
             ApiKey::PRODUCE => self.produced(Arc::new(finished), resource, out),
+            ApiKey::OFFSET_COMMIT => self.committed(&finished.exchange, out),
             ApiKey::FETCH if finished.exchange.message.facts.partitions.iter().any(Partition::has_brought) => {
                 self.fetched(&Arc::new(finished), resource, out);
             }
@@ -175,7 +176,7 @@ impl Traces {
         // Whoever has read the response has the messages.
         let Some(thread) = exchange.response_thread else { return };
         let at = exchange.end;
-        let (mut ids, mut records) = (Vec::new(), 0_u32);
+        let mut messages = Vec::new();
         for (part, partition) in exchange.message.facts.partitions.iter().enumerate() {
             if !partition.has_brought() {
                 continue;
@@ -184,19 +185,39 @@ impl Traces {
             let open = self.arrival(id, Message::new(call, part), thread, at, resource);
             self.begun.push_back((at, id));
             self.open.insert(id, open);
-            let count = partition.count_brought().and_then(|count| u32::try_from(count).ok());
-            records = records.saturating_add(count.unwrap_or(1));
-            ids.push(id);
+            let records = partition.count_brought().and_then(|count| u32::try_from(count).ok());
+            let from =
+                partition.first_brought().zip(partition.records.as_ref().and_then(|records| records.last_offset));
+            let from = from.zip(log(partition)).map(|((first, last), partition)| Stretch { partition, first, last });
+            messages.push(Brought { id, records, from });
         }
         self.note_consumer(thread.tgid, at);
         let mut changes = Changes::default();
-        self.works.got(thread.tgid, ids.clone(), records, at, &mut changes);
+        self.works.got(thread.tgid, &messages, at, &mut changes);
         self.change_work(changes, at, out);
-        for id in ids {
+        for Brought { id, .. } in messages {
             if !self.trace_back(id, at, out) {
                 self.arrived.push_back((at, id));
             }
         }
+    }
+
+    /// A consumer has committed offsets: it has got what is before them.
+    fn committed(&mut self, exchange: &Exchange<Call>, out: &mut Vec<Placed>) {
+        let mut changes = Changes::default();
+        for partition in &exchange.message.facts.partitions {
+            if let Some((offset, partition)) = partition.offset.zip(log(partition)) {
+                let tgid = exchange.request_thread.tgid;
+                self.works.committed(tgid, partition, offset, exchange.end, &mut changes);
+            }
+        }
+        self.change_work(changes, exchange.end, out);
+    }
+
+    /// Whether a process takes up what one response has brought in the order that it has there: librdkafka does so, which puts the
+    /// records of each partition in turn into one queue (`rd_kafka_fetch_reply_handle`).
+    pub fn takes_in_order(&mut self, tgid: Tgid, in_order: bool) {
+        self.works.takes_in_order(tgid, in_order);
     }
 
     /// A process gets messages. The first that is seen may not be its first: what it asked for before the agent was there came unseen.
@@ -346,6 +367,13 @@ impl Traces {
             self.enter(id, open, out);
         }
     }
+}
+
+/// Tells partitions of one process apart; `None` when the topic's name is not known.
+fn log(partition: &Partition) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    (partition.topic.name.as_deref()?, partition.index?).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// The spans that records come from: those that sent them, and where not all of these are known, those that their headers

@@ -10,7 +10,7 @@ use super::messages::By;
 use super::place::{Link, Method};
 use super::published::{Delivery, Publish};
 use super::sdk::Beginning;
-use super::work::Changes;
+use super::work::{Brought, Changes};
 use super::{Open, PATIENCE, Placed, Subject, Traces};
 use crate::conn::{ExchangeId, Finished};
 use crate::protocol::amqp::{Settled, Side, Transfer};
@@ -87,7 +87,7 @@ impl Traces {
             self.begun.push_back((at, id));
             self.open.insert(id, open);
             let mut changes = Changes::default();
-            self.works.got(tgid, vec![id], 1, at, &mut changes);
+            self.works.got(tgid, &[Brought { id, records: Some(1), from: None }], at, &mut changes);
             self.change_work(changes, at, out);
         } else {
             self.enter(id, open, out);

@@ -3,8 +3,11 @@
 //! Nothing on the wire tells when one is done. So it is concluded from the calls that a process makes:
 //! - it works on a message until it has made no call for a second, or until the next one is there and it was quiet for a moment;
 //! - once it is known that it makes the same number of calls for each record, it is done with as many, and takes up the next message then, in their
-//!   order. A consumer that calls for one message while it does so for the one before works on several at once, and then nothing is
-//!   concluded from numbers and order.
+//!   order. The order of several partitions' messages in one response is known of some processes alone ([`Works::takes_in_order`]). A consumer that calls for one message while it does so for the one before works on several at once, and then nothing is
+//!   concluded from numbers and order;
+//! - one miscounted message would move all calls after it to the wrong one, so where anything says that the count is out of step, nothing is
+//!   concluded from it until it is learnt anew: the consumer asks for an offset again, has committed what it should not have taken up yet,
+//!   or is quiet for long though there should be something to do.
 
 use std::collections::VecDeque;
 
@@ -21,6 +24,8 @@ const QUIET: u64 = 2_000_000;
 const CALM: u64 = 50_000_000;
 /// After so long a message is done with in any case: a call that never ends says nothing.
 const LONGEST: u64 = 60_000_000_000;
+/// It is out of step when it is quiet for so many times the longest pause before a call that was seen, and at least for [`CALM`].
+const PAUSES: u64 = 4;
 /// Responses whose messages a process has at the same time, as far as is kept.
 const MOST: usize = 1024;
 /// Messages with the same number of calls for each record, one after the other, until others are expected to have as many.
@@ -33,6 +38,24 @@ pub(super) struct Changes {
     pub(super) done: Vec<ExchangeId>,
     /// Their process works on them from now on.
     pub(super) begun: Vec<ExchangeId>,
+}
+
+/// Messages of one partition that a response has brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brought {
+    pub(super) id: ExchangeId,
+    /// `None`: not known.
+    pub(super) records: Option<u32>,
+    pub(super) from: Option<Stretch>,
+}
+
+/// Where messages stand in their log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// A hash of topic and partition.
+    pub(super) partition: u64,
+    pub(super) first: i64,
+    pub(super) last: i64,
 }
 
 /// What all processes work on. One owner; memory is bounded by the number of processes.
@@ -53,16 +76,22 @@ struct Consumer {
     usual: (u32, u32),
     /// It works on several messages at once.
     parallel: bool,
+    /// It takes up what one response has brought in the order that it has there.
+    in_order: bool,
+    /// The longest pause before a call, in nanoseconds, while there was something to do and messages were taken up one by one.
+    pause: u64,
 }
 
-/// What one response has brought.
+/// What one response has brought, or one partition of it where the order is known.
 #[derive(Debug)]
 struct Work {
-    /// Messages of several partitions: in which order these are taken nothing tells.
     ids: Vec<ExchangeId>,
     at: MonoNanos,
-    records: u32,
-    begun: bool,
+    /// `None`: not known.
+    records: Option<u32>,
+    /// Where they stand in their log, if they are of one partition.
+    from: Option<Stretch>,
+    begun: Option<MonoNanos>,
     /// Calls that it is known to have made for it.
     calls: u32,
     /// It was worked on beside others, so that its calls are not known.
@@ -70,19 +99,47 @@ struct Work {
 }
 
 impl Works {
-    /// A process has got messages of so many records.
-    pub(super) fn got(&mut self, tgid: Tgid, ids: Vec<ExchangeId>, records: u32, at: MonoNanos, changes: &mut Changes) {
-        let consumer = self.consumers.entry(tgid).or_default();
-        if consumer.works.len() >= MOST {
-            consumer.finish(changes);
+    /// Whether a process takes up the partitions' messages in the order of the response that has brought them.
+    pub(super) fn takes_in_order(&mut self, tgid: Tgid, in_order: bool) {
+        if in_order {
+            self.consumers.entry(tgid).or_default().in_order = true;
+        } else if let Some(consumer) = self.consumers.get_mut(&tgid) {
+            consumer.in_order = false;
         }
+    }
+
+    /// A process has got messages by one response.
+    pub(super) fn got(&mut self, tgid: Tgid, messages: &[Brought], at: MonoNanos, changes: &mut Changes) {
+        let consumer = self.consumers.entry(tgid).or_default();
+        messages.iter().filter_map(|message| message.from).for_each(|from| consumer.left_out(from, changes));
         if consumer.is_calm(at) {
             consumer.finish_all(changes);
         } else if consumer.is_over(at) {
             consumer.finish(changes);
+        } else if consumer.is_stalled(at) {
+            consumer.lose_step();
         }
-        consumer.works.push_back(Work { ids, at, records, begun: false, calls: 0, crowded: false });
-        consumer.take_up(changes);
+        let together = if consumer.in_order { 1 } else { messages.len().max(1) };
+        for messages in messages.chunks(together) {
+            if consumer.works.len() >= MOST {
+                consumer.finish(changes);
+            }
+            consumer.works.push_back(Work::new(messages, at));
+        }
+        consumer.take_up(at, changes);
+    }
+
+    /// A process says that it has got all messages of a partition up to before an offset.
+    pub(super) fn committed(&mut self, tgid: Tgid, partition: u64, offset: i64, at: MonoNanos, changes: &mut Changes) {
+        let Some(consumer) = self.consumers.get_mut(&tgid).filter(|consumer| consumer.in_order) else { return };
+        let taken = |work: &Work| work.from.is_some_and(|from| from.partition == partition && from.last < offset);
+        let Some(newest) = consumer.works.iter().rposition(taken) else { return };
+        let behind = consumer.works.iter().take(newest + 1).any(|work| work.begun.is_none());
+        (0..newest).for_each(|_| consumer.finish(changes));
+        if behind {
+            consumer.lose_step();
+        }
+        consumer.take_up(at, changes);
     }
 
     /// A process calls.
@@ -93,9 +150,16 @@ impl Works {
             consumer.parallel |= consumer.calling > 0;
             consumer.finish(changes);
         }
-        consumer.take_up(changes);
+        consumer.take_up(at, changes);
+        if let Some(quiet) = consumer.quiet(at).filter(|_| consumer.calls_each().is_some()) {
+            consumer.pause = consumer.pause.max(quiet);
+        }
         (consumer.calling, consumer.last) = (consumer.calling.saturating_add(1), at);
-        consumer.works.iter_mut().filter(|work| work.begun).for_each(|work| work.calls = work.calls.saturating_add(1));
+        consumer
+            .works
+            .iter_mut()
+            .filter(|work| work.begun.is_some())
+            .for_each(|work| work.calls = work.calls.saturating_add(1));
     }
 
     /// A call of a process is over.
@@ -104,7 +168,7 @@ impl Works {
         (consumer.calling, consumer.last) = (consumer.calling.saturating_sub(1), consumer.last.max(at));
         if consumer.calling == 0 && consumer.has_enough() && consumer.works.len() > 1 {
             consumer.finish(changes);
-            consumer.take_up(changes);
+            consumer.take_up(at, changes);
         }
     }
 
@@ -116,7 +180,7 @@ impl Works {
                     || now.since(work.at) > LONGEST)
             {
                 consumer.finish(changes);
-                consumer.take_up(changes);
+                consumer.take_up(now, changes);
             }
         }
     }
@@ -124,6 +188,22 @@ impl Works {
     pub(super) fn exited(&mut self, tgid: Tgid, changes: &mut Changes) {
         let consumer = self.consumers.remove(&tgid);
         changes.done.extend(consumer.into_iter().flat_map(|consumer| consumer.works).flat_map(|work| work.ids));
+    }
+}
+
+impl Work {
+    fn new(messages: &[Brought], at: MonoNanos) -> Self {
+        let counts = messages.iter().map(|message| message.records);
+        let records =
+            counts.reduce(|one, other| one.zip(other).map(|(one, other)| one.saturating_add(other))).flatten();
+        let from = if let [one] = messages { one.from } else { None };
+        let ids = messages.iter().map(|message| message.id).collect();
+        Self { ids, at, records, from, begun: None, calls: 0, crowded: false }
+    }
+
+    /// Whether the number of its calls can say that it is done with.
+    const fn is_counted(&self) -> bool {
+        !self.crowded && self.records.is_some()
     }
 }
 
@@ -137,23 +217,54 @@ impl Consumer {
     /// Whether the oldest message has had its calls.
     fn has_enough(&self) -> bool {
         let Some((each, work)) = self.calls_each().zip(self.works.front()) else { return false };
-        !work.crowded && work.begun && work.calls >= each.saturating_mul(work.records)
+        let Some(records) = work.records else { return false };
+        !work.crowded && work.begun.is_some() && work.calls >= each.saturating_mul(records)
+    }
+
+    /// For how long it has made no call, though it works on a message; `None` while it calls, or when it has none.
+    fn quiet(&self, at: MonoNanos) -> Option<u64> {
+        let begun = self.works.front().filter(|_| self.calling == 0)?.begun?;
+        Some(at.since(self.last.max(begun)))
     }
 
     /// Whether it is done with the oldest message when another comes at `at`.
     fn is_over(&self, at: MonoNanos) -> bool {
-        if self.calls_each().is_some() {
+        let Some(work) = self.works.front().filter(|work| !work.crowded && work.begun.is_some()) else { return false };
+        if self.calls_each().is_some() && work.records.is_some() {
             return self.has_enough();
         }
-        let quiet = self.calling == 0 && at.since(self.last) >= QUIET;
-        quiet && !self.parallel && self.works.front().is_some_and(|work| !work.crowded && work.begun && work.calls > 0)
+        self.calling == 0 && at.since(self.last) >= QUIET && !self.parallel && work.calls > 0
     }
 
     /// Whether it is done with all that it has when another message comes at `at`.
     fn is_calm(&self, at: MonoNanos) -> bool {
         let Some(work) = self.works.front().filter(|work| work.crowded) else { return false };
-        let records = self.works.iter().fold(0, |sum: u32, work| sum.saturating_add(work.records));
+        let records = self.works.iter().fold(0, |sum: u32, work| sum.saturating_add(work.records.unwrap_or(1)));
         self.calling == 0 && at.since(self.last) >= CALM && work.calls >= records
+    }
+
+    /// Whether it has long been quiet when another message comes at `at`, though it should work on the oldest.
+    fn is_stalled(&self, at: MonoNanos) -> bool {
+        let long = CALM.max(PAUSES.saturating_mul(self.pause));
+        let counts = self.calls_each().is_some() && self.works.front().is_some_and(Work::is_counted);
+        counts && !self.has_enough() && self.quiet(at).is_some_and(|quiet| quiet >= long)
+    }
+
+    /// Numbers and order say nothing until they are learnt anew.
+    const fn lose_step(&mut self) {
+        self.usual = (0, 0);
+    }
+
+    /// It has asked for messages again that it got before: it has left those out, unless it called because of them.
+    fn left_out(&mut self, again: Stretch, changes: &mut Changes) {
+        self.works.retain(|work| {
+            let same = |from: Stretch| from.partition == again.partition && from.last >= again.first;
+            let left_out = work.calls == 0 && work.from.is_some_and(same);
+            if left_out {
+                changes.done.extend(&work.ids);
+            }
+            !left_out
+        });
     }
 
     fn finish_all(&mut self, changes: &mut Changes) {
@@ -166,10 +277,8 @@ impl Consumer {
     fn finish(&mut self, changes: &mut Changes) {
         let Some(work) = self.works.pop_front() else { return };
         changes.done.extend(work.ids);
-        if work.crowded || !work.begun {
-            return;
-        }
-        let records = work.records.max(1);
+        let Some(records) = work.records.filter(|_| !work.crowded && work.begun.is_some()) else { return };
+        let records = records.max(1);
         let (calls, messages) = self.usual;
         self.usual = if calls * records == work.calls {
             (calls, messages.saturating_add(1))
@@ -181,14 +290,14 @@ impl Consumer {
     }
 
     /// Works on the oldest message, or on all where nothing says that it takes them one after the other.
-    fn take_up(&mut self, changes: &mut Changes) {
-        let one_by_one = self.calls_each().is_some() && self.works.front().is_none_or(|work| !work.crowded);
+    fn take_up(&mut self, at: MonoNanos, changes: &mut Changes) {
+        let one_by_one = self.calls_each().is_some() && self.works.front().is_none_or(Work::is_counted);
         let most = if one_by_one { 1 } else { self.works.len() };
         let crowded = most > 1;
         for work in self.works.iter_mut().take(most) {
             work.crowded |= crowded;
-            if !work.begun {
-                work.begun = true;
+            if work.begun.is_none() {
+                work.begun = Some(at);
                 changes.begun.extend(&work.ids);
             }
         }
@@ -196,98 +305,4 @@ impl Consumer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-    const CONSUMER: Tgid = Tgid(7);
-
-    /// A consumer, by what happens to it at which millisecond: `m` a message of one record (`2` of two), `c` a call, `r` its
-    /// return, `.` nothing. What begins and ends then, by the messages' numbers.
-    fn told(script: &[(u64, &str)]) -> Vec<String> {
-        let (mut works, mut number) = (Works::default(), 0);
-        let mut told = Vec::new();
-        for (at, what) in script {
-            let (at, mut changes) = (MonoNanos(at * MS), Changes::default());
-            match *what {
-                "c" => works.calls(CONSUMER, at, &mut changes),
-                "r" => works.returned(CONSUMER, at, &mut changes),
-                "." => works.poll(at, &mut changes),
-                message => {
-                    number += 1;
-                    let records = if message == "m" { 1 } else { message.parse().unwrap() };
-                    works.got(CONSUMER, vec![ExchangeId(number)], records, at, &mut changes);
-                }
-            }
-            let list = |ids: Vec<ExchangeId>, sign: char| ids.into_iter().map(move |id| format!("{sign}{}", id.0));
-            let all: Vec<String> = list(changes.done, '-').chain(list(changes.begun, '+')).collect();
-            told.push(all.concat());
-        }
-        told
-    }
-
-    /// Messages far apart, each with so many calls.
-    fn apart(messages: u64, calls: u64) -> Vec<(u64, &'static str)> {
-        let one = |message: u64| {
-            let at = 1 + message * 100;
-            let pairs = (0..calls).flat_map(move |call| [(at + 1 + call * 10, "c"), (at + 2 + call * 10, "r")]);
-            std::iter::once((at, "m")).chain(pairs)
-        };
-        (0..messages).flat_map(one).collect()
-    }
-
-    #[test]
-    fn a_message_is_done_with_when_nothing_was_called_for_a_second() {
-        let script = [(1, "m"), (2, "c"), (900, "r"), (1500, "."), (1899, "."), (1901, ".")];
-        assert_eq!(told(&script), ["+1", "", "", "", "", "-1"]);
-        let script = [(1, "m"), (2, "c"), (59_000, "."), (60_002, ".")];
-        assert_eq!(told(&script), ["+1", "", "", "-1"], "a call without an end");
-    }
-
-    #[test]
-    fn the_next_one_ends_it_after_a_moment_of_quiet() {
-        let script = [(1, "m"), (2, "c"), (3, "r"), (6, "m"), (7, "c")];
-        assert_eq!(told(&script), ["+1", "", "", "-1+2", ""]);
-        for script in [
-            [(1, "m"), (2, "c"), (3, "r"), (4, "m")],
-            [(1, "m"), (2, "c"), (3, "."), (50, "m")],
-            [(1, "m"), (2, "."), (3, "."), (50, "m")],
-        ] {
-            assert_eq!(told(&script), ["+1", "", "", "+2"], "not quiet, under way, without a call: {script:?}");
-        }
-    }
-
-    #[test]
-    fn what_came_in_a_crowd_is_over_when_each_had_a_call_and_it_is_calm() {
-        let crowd = [(1, "m"), (2, "m"), (3, "c"), (4, "r"), (5, "c"), (6, "r")];
-        let after = |at| told(&[&crowd[..], &[(at, "m")]].concat()).pop().unwrap();
-        assert_eq!((after(55), after(57)), ("+3".to_owned(), "-1-2+3".to_owned()));
-        let few = [&crowd[..4], &[(100, "m")]].concat();
-        assert_eq!(told(&few).pop().unwrap(), "+3", "one of them may still call");
-    }
-
-    #[test]
-    fn messages_are_taken_up_one_by_one_when_their_calls_are_known() {
-        let mut script = apart(4, 2);
-        let known = script.len();
-        // Three at once, of one and two records.
-        script.extend([(501, "m"), (501, "2"), (501, "m")]);
-        for at in 0..8 {
-            script.extend([(510 + at * 10, "c"), (511 + at * 10, "r")]);
-        }
-        let told = told(&script);
-        let changes: Vec<&str> = told[known..].iter().map(String::as_str).filter(|all| !all.is_empty()).collect();
-        assert_eq!(changes, ["-4+5", "-5+6", "-6+7"]);
-        // After two calls each, at the return of the second.
-        assert_eq!((told[known + 6].as_str(), told[known + 14].as_str()), ("-5+6", "-6+7"));
-    }
-
-    #[test]
-    fn several_at_once_are_not_taken_one_by_one() {
-        let mut script = apart(4, 1);
-        let known = script.len();
-        script.extend([(501, "m"), (501, "m"), (502, "c"), (503, "c"), (504, "r"), (505, "r"), (600, "m"), (600, "m")]);
-        let told = told(&script);
-        assert_eq!(told[known..], ["-4+5", "", "", "-5+6", "", "", "+7", "+8"]);
-    }
-}
+mod tests;

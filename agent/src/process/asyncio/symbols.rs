@@ -6,7 +6,7 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian, ReadCache};
 
-use super::maps::mapping;
+use super::super::maps::mapping;
 use super::memory::Memory;
 
 const ENDIAN: LittleEndian = LittleEndian;
