@@ -15,6 +15,8 @@ use crate::protocol::amqp::{Kind, Properties, Settled, Transfer};
 use crate::trace::Moved;
 
 pub(super) const SYSTEM: &str = "rabbitmq";
+/// Set when the broker has handed the message out before, to whomever.
+const REDELIVERED: &str = "remora.messaging.rabbitmq.redelivered";
 /// What names that a broker has made up begin with, before what tells one from another.
 const MADE_UP: [&str; 2] = ["amq.gen", "amq.rabbitmq.reply-to"];
 
@@ -166,6 +168,9 @@ pub(super) fn attributes(moved: &Moved, sink: &mut impl AttributeSink) {
     }
     if let Some(tag) = transfer.delivery_tag.and_then(|tag| i64::try_from(tag).ok()) {
         sink.int(key::MESSAGING_RABBITMQ_MESSAGE_DELIVERY_TAG, tag);
+    }
+    if transfer.redelivered == Some(true) {
+        sink.bool(REDELIVERED, true);
     }
     let Properties { message_id, correlation_id, .. } = &transfer.properties;
     if let Some(id) = message_id {

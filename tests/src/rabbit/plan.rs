@@ -167,6 +167,8 @@ pub struct Consume {
     pub requeue: usize,
     /// Of the messages' numbers each that is one more than a multiple of this is rejected; 0 for none.
     pub reject: usize,
+    /// So many that come for the first time are left alone, and then all given back at once (`basic.recover`); 0 for none.
+    pub recover: usize,
     /// So many may be delivered and not yet acknowledged.
     pub prefetch: u16,
     /// The base of a service that is asked `/stock/{name}` because of each message, before that is acknowledged.
@@ -189,6 +191,7 @@ impl Consume {
             every: 1,
             requeue: 0,
             reject: 0,
+            recover: 0,
             prefetch: 10,
             next: String::new(),
             heartbeat: 0,
@@ -224,6 +227,13 @@ impl Consume {
     #[must_use]
     pub fn reject(mut self, nth: usize) -> Self {
         self.reject = nth;
+        self
+    }
+
+    /// No more may be under way, since what comes behind is given back as well.
+    #[must_use]
+    pub fn recover(mut self, count: u16) -> Self {
+        (self.recover, self.prefetch) = (count.into(), count);
         self
     }
 

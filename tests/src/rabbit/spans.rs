@@ -96,7 +96,7 @@ fn common(span: &Span, broker: &Broker, message: &Message, bare: bool, operation
     ensure!(span.name == format!("{} {destination}", operation[0]), "another name than of {destination}");
     let correlation = format!("for-{}", message.message);
     let error = match message.result.to_lowercase() {
-        result if ["ok", "ack", "none"].contains(&&*result) => None,
+        result if ["ok", "ack", "recover", "none"].contains(&&*result) => None,
         result => Some(result),
     };
     let has = |is: bool, value| is.then_some(value);
@@ -116,6 +116,9 @@ fn common(span: &Span, broker: &Broker, message: &Message, bare: bool, operation
     let unnamed = message.queue.as_deref().is_some_and(|queue| queue.starts_with("amq.gen-"));
     let anonymous = span.attributes.get("messaging.destination.anonymous");
     ensure!(anonymous == unnamed.then_some(&Value::Bool(true)), "it is called anonymous: {anonymous:?}");
+    let redelivered = span.attributes.get("remora.messaging.rabbitmq.redelivered");
+    let again = message.redelivered == Some(true);
+    ensure!(redelivered == again.then_some(&Value::Bool(true)), "it is called redelivered: {redelivered:?}");
     ensure!(span.int("server.port") == broker_port(span, broker), "another port than the broker's");
     let body = span.int("messaging.message.body.size");
     ensure!(body == Some(message.size), "{body:?} octets of a body of {}", message.size);

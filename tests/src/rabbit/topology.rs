@@ -26,7 +26,15 @@ impl Topology {
 
     #[must_use]
     pub fn queue(mut self, name: &str) -> Self {
-        self.queues.push(json!({ "name": name, "arguments": {} }));
+        self.queues.push(json!({ "name": name, "durable": false, "arguments": {} }));
+        self
+    }
+
+    /// A queue that counts in a header how often it has handed a message out again.
+    #[must_use]
+    pub fn quorum(mut self, name: &str) -> Self {
+        let arguments = json!({ "x-queue-type": "quorum" });
+        self.queues.push(json!({ "name": name, "durable": true, "arguments": arguments }));
         self
     }
 
@@ -34,7 +42,7 @@ impl Topology {
     #[must_use]
     pub fn limited(mut self, name: &str, length: usize, overflow: &str) -> Self {
         let arguments = json!({ "x-max-length": length, "x-overflow": overflow });
-        self.queues.push(json!({ "name": name, "arguments": arguments }));
+        self.queues.push(json!({ "name": name, "durable": false, "arguments": arguments }));
         self
     }
 

@@ -24,7 +24,7 @@ pub struct Message {
     /// What it put into the headers.
     pub traceparent: Option<String>,
     /// A producer's: `ok`, `nack`, or the broker's name of what is wrong. A consumer's, what it did with the message: `ack`,
-    /// `nack` (it goes back to the queue), `reject` (it does not), or `none`.
+    /// `nack` (it goes back to the queue), `reject` (it does not), `recover` (it goes back with all others), or `none`.
     pub result: String,
     /// Nanoseconds since the epoch.
     pub at: u64,

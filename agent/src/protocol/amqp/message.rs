@@ -48,8 +48,8 @@ pub struct Transfer {
     pub body_size: Option<u64>,
     /// All octets of its frames, as far as they are known.
     pub envelope_size: u64,
-    /// A hash of its properties as sent, its body's size and first octets ([`super::Config::content`]): alike for the publish and the
-    /// deliveries of one message where the broker has changed nothing.
+    /// A hash of its properties, its body's size and first octets ([`super::Config::content`]): alike for the publish and the
+    /// deliveries of one message where the broker has changed nothing but a quorum queue's count of these.
     pub content: Option<u64>,
     pub settled: Settled,
     pub virtual_host: Option<Arc<str>>,

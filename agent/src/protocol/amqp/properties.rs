@@ -3,11 +3,15 @@
 use std::hash::{DefaultHasher, Hasher as _};
 
 use super::message::Properties;
-use super::wire::Reader;
+use super::wire::{Reader, Table};
 use crate::protocol::context::{ContextFields, TraceContext};
 
 /// The class of messages.
 pub(super) const BASIC: u16 = 60;
+/// The flag of headers.
+const HEADERS: u16 = 1 << 13;
+/// The header in which a quorum queue counts how often a message came back to it.
+const DELIVERY_COUNT: &[u8] = b"x-delivery-count";
 
 /// What a content header tells.
 #[derive(Debug)]
@@ -15,7 +19,7 @@ pub(super) struct ContentHeader {
     pub(super) body_size: u64,
     pub(super) properties: Properties,
     pub(super) context: Option<TraceContext>,
-    /// Begun with the properties as sent, and the body's size.
+    /// Begun with the properties as sent, but for what a queue changes of them, and the body's size.
     pub(super) hasher: DefaultHasher,
 }
 
@@ -30,7 +34,9 @@ impl ContentHeader {
             return None;
         }
         let mut hasher = DefaultHasher::new();
-        hasher.write(reader.0);
+        if hash_with_headers(reader.0, &mut hasher).is_none() {
+            hasher.write(reader.0);
+        }
         hasher.write_u64(body_size);
         let (mut properties, mut context) = (Properties::default(), ContextFields::default());
         let whole = read(&mut reader, &mut properties, &mut context).is_some();
@@ -39,6 +45,43 @@ impl ContentHeader {
         }
         // Of headers cut short, the same field may come once more.
         Some(Self { body_size, properties, context: context.finish().filter(|_| whole), hasher })
+    }
+}
+
+/// Hashes properties with headers so that a message stays the same when a queue has counted its deliveries: without that count, and
+/// the others in any order, since the broker sorts them then. `None`, and nothing is hashed, where there are no headers or not all.
+fn hash_with_headers(properties: &[u8], hasher: &mut DefaultHasher) -> Option<()> {
+    let mut reader = Reader(properties);
+    let flags = reader.u16().filter(|flags| flags & HEADERS != 0 && flags & 1 == 0)?;
+    let before = reader.0;
+    for bit in [15, 14] {
+        if flags >> bit & 1 == 1 {
+            reader.short()?;
+        }
+    }
+    let before = before.get(..before.len() - reader.0.len())?;
+    let (count, sum) = sum(reader.table()?)?;
+    // As if there were none.
+    hasher.write(&if count == 0 { flags & !HEADERS } else { flags }.to_be_bytes());
+    hasher.write(before);
+    if count > 0 {
+        hasher.write_u64(sum);
+    }
+    hasher.write(reader.0);
+    Some(())
+}
+
+/// How many fields count, and what they come to in whichever order.
+fn sum(mut table: Table<'_>) -> Option<(usize, u64)> {
+    let (mut count, mut sum) = (0, 0_u64);
+    loop {
+        let here = table.rest();
+        let Some((name, _)) = table.next() else { return here.is_empty().then_some((count, sum)) };
+        if name != DELIVERY_COUNT {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(here.get(..here.len() - table.rest().len())?);
+            (count, sum) = (count + 1, sum.wrapping_add(hasher.finish()));
+        }
     }
 }
 
@@ -59,7 +102,7 @@ fn read<'a>(reader: &mut Reader<'a>, properties: &mut Properties, context: &mut 
     };
     properties.content_type = text(reader, 15)?;
     let _encoding = text(reader, 14)?;
-    if has(13) {
+    if flags & HEADERS != 0 {
         for (name, value) in reader.table()? {
             if let (Ok(name), Some(value)) = (std::str::from_utf8(name), value) {
                 context.add(name, value);
@@ -87,6 +130,8 @@ fn read<'a>(reader: &mut Reader<'a>, properties: &mut Properties, context: &mut 
 
 #[cfg(test)]
 mod tests {
+    use std::hash::Hasher as _;
+
     use super::ContentHeader;
 
     fn header(properties: &[u8]) -> Vec<u8> {
@@ -111,6 +156,26 @@ mod tests {
         ];
         assert_eq!(texts.map(|text| text.as_deref().unwrap()), ["ct", "ci", "rt", "mi", "ty", "ap"]);
         assert_eq!((read.body_size, read.properties.persistent), (5, Some(true)));
+    }
+
+    /// What a quorum queue makes of a message's headers when it hands it out again names the same message.
+    #[test]
+    fn a_count_of_deliveries_is_no_part_of_a_message() {
+        let hash = |properties: &[u8]| ContentHeader::read(&header(properties)).unwrap().hasher.finish();
+        let with = |fields: &[&[u8]]| {
+            let fields = fields.concat();
+            hash(&[b"\xb0\0\x02ct", &(fields.len() as u32).to_be_bytes()[..], &fields, b"\x02"].concat())
+        };
+        let (a, b, count) =
+            (&b"\x01aI\0\0\0\x01"[..], &b"\x01bS\0\0\0\x01x"[..], &b"\x10x-delivery-countl\0\0\0\0\0\0\0\x01"[..]);
+        assert_eq!(with(&[b, a]), with(&[a, b, count]));
+        assert_eq!(with(&[count]), hash(b"\x90\0\x02ct\x02"));
+        for other in [with(&[a]), with(&[b]), with(&[a, a]), with(&[a, b, b]), with(&[a, &b"\x01bS\0\0\0\x01y"[..]])] {
+            assert_ne!(other, with(&[a, b]));
+        }
+        // What breaks the grammar counts as it is.
+        assert_ne!(with(&[a, b"\x01b?"]), with(&[a, b"\x01b!"]));
+        assert_ne!(with(&[count, b"\x01b?"]), with(&[b"\x01b?"]));
     }
 
     #[test]

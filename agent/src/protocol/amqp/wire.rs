@@ -41,6 +41,13 @@ impl<'a> Reader<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Table<'a>(Reader<'a>);
 
+impl<'a> Table<'a> {
+    /// The octets of the fields that are still to come, or of what breaks the grammar.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.0.0
+    }
+}
+
 impl<'a> Iterator for Table<'a> {
     type Item = (&'a [u8], Option<&'a [u8]>);
 
