@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::Agent;
 use tests::kafka::{
-    Broker, Consume, Consumer, Kind, Offsets, Produce, Producer, VERSIONS, exactly, of_topic, offsets, taken,
+    Batch, Broker, Consume, Consumer, Kind, Offsets, Produce, Producer, VERSIONS, exactly, of_topic, offsets, taken,
 };
 use tests::metrics::Metrics;
 use tests::names::MESSAGES_CONSUMED;
@@ -26,12 +26,22 @@ struct Reader {
     places: Offsets,
 }
 
+/// Octets of the bodies of all.
+fn size(batches: &[Batch<'_>]) -> i64 {
+    batches.iter().filter_map(|batch| batch.span.int("messaging.message.body.size")).sum()
+}
+
 impl Reader {
-    /// Fails unless its spans are of what it has taken, all of it and nothing else, and as much is counted.
-    fn check(&self, spans: &[Span], metrics: &Metrics, broker: &Broker) -> Result<()> {
+    /// Fails unless its spans are of what it has taken, all of it and nothing else, with as many octets as `sent` of it, and as much is
+    /// counted.
+    fn check(&self, spans: &[Span], sent: &[Batch<'_>], metrics: &Metrics, broker: &Broker) -> Result<()> {
         let fetched = of_topic(spans, broker, CONSUMER, self.pid, TOPIC)?;
         let mut found = Offsets::new();
-        for batch in taken(&fetched, self.kind) {
+        let received = taken(&fetched, self.kind);
+        let of_these = |batch: &&Batch<'_>| batch.offset.is_some_and(|first| self.places.contains(&(0, first)));
+        let wanted: Vec<_> = sent.iter().filter(of_these).cloned().collect();
+        ensure!(size(&received) == size(&wanted), "{} octets of {}", size(&received), size(&wanted));
+        for batch in received {
             let first = batch.offset.with_context(|| format!("no offset: {:?}", batch.span))?;
             let last = batch.span.int("remora.messaging.kafka.last_offset").unwrap_or(first);
             // Markers, and what is left out, lie between them.
@@ -102,11 +112,14 @@ fn what_was_aborted_is_sent_and_not_received() -> Result<()> {
     });
     let metrics = agent.metrics()?;
     let spans = agent.stop()?.spans;
+    let mut batches = Vec::new();
     for (pid, sent) in &producers {
-        exactly(&of_topic(&spans, &broker, PRODUCER, *pid, TOPIC)?, sent).context("send")?;
+        let of_one = of_topic(&spans, &broker, PRODUCER, *pid, TOPIC)?;
+        exactly(&of_one, sent).context("send")?;
+        batches.extend(of_one);
     }
     let check = |reader: &Reader| {
-        reader.check(&spans, &metrics, &broker).err().map(|error| format!("{}: {error:#}", reader.group))
+        reader.check(&spans, &batches, &metrics, &broker).err().map(|error| format!("{}: {error:#}", reader.group))
     };
     let wrong: Vec<_> = readers.iter().filter_map(check).collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));

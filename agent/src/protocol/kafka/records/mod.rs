@@ -25,7 +25,7 @@ pub(super) use self::reader::{RecordLimits, RecordReader};
 /// What is known of one partition's records in one request or response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
-    /// Octets as sent: compressed, heads of batches included.
+    /// Octets as sent: compressed, heads of batches included. What does not count below does not count here, as far as it is known.
     pub size: u32,
     /// How many records, markers of transactions and what the consumer leaves out, since it was told of a transaction that was
     /// aborted, not among them. In a response to `Fetch` some may have been below the offset that was asked for: a broker sends

@@ -242,6 +242,10 @@ impl RecordReader {
     fn begin(&mut self, head: Head, length: u64) {
         self.cut = false;
         self.content.clear();
+        if let Head::Batch { fate: Fate::Left, .. } = head {
+            let octets = u32::try_from(length).unwrap_or(u32::MAX).saturating_add(BATCH_HEAD as u32);
+            self.out.size = self.out.size.saturating_sub(octets);
+        }
         self.state = State::Content(head, length);
         if length == 0 {
             self.end(head);
