@@ -100,6 +100,52 @@ fn lag(metrics: &Metrics, group: &str) -> BTreeMap<String, f64> {
     metrics.with(CONSUMER_LAG, &labels).map(|s| (partition(&s.labels).unwrap_or_default(), s.value)).collect()
 }
 
+/// What two groups that stop half way, and one that does not, have not received yet is what their broker says.
+#[test]
+fn the_lag_of_each_group_is_what_its_broker_says() -> Result<()> {
+    needs!("root", "kafka");
+    for version in VERSIONS {
+        lag_as_told(version).with_context(|| format!("Kafka {version}"))?;
+    }
+    Ok(())
+}
+
+fn lag_as_told(version: &str) -> Result<()> {
+    let broker = Broker::start(version)?;
+    broker.create("read", 2)?;
+    let agent = Builder::new()?.port(broker.port).env("OTEL_TRACES_SAMPLER", "always_off").start()?;
+    // Batches of 5 in each partition.
+    Producer::run(Kind::Franz, &broker, &Produce::to("read"))?;
+    let groups = [
+        (Kind::Kafkajs, Consume::from("read", "halves").sip(100).most(20), 60, [30, 10]),
+        (Kind::Kafkajs, Consume::from("read", "sippers").sip(100).most(5), 15, [45, 40]),
+        (Kind::Librdkafka, Consume::from("read", "readers").manual(), 100, [0, 0]),
+    ];
+    let start = |(kind, plan, ..): &(Kind, Consume, usize, [i64; 2])| Consumer::start(*kind, &broker, plan);
+    let consumers: Vec<_> = groups.iter().map(start).collect::<Result<_>>()?;
+    for (consumer, (_, plan, count, lags)) in consumers.iter().zip(&groups) {
+        consumer.receives(*count)?;
+        // It commits a moment later.
+        let truth = |partition| broker.lag(&plan.group, "read", partition);
+        wait::until(
+            Duration::from_secs(5),
+            "all is committed",
+            || Ok(([truth(0)?, truth(1)?] == *lags).then_some(())),
+        )?;
+    }
+    for (_, plan, _, lags) in &groups {
+        let mut told = BTreeMap::new();
+        let expected =
+            (0..).zip(lags).map(|(partition, lag): (usize, _)| (partition.to_string(), *lag as f64)).collect();
+        wait::until(Duration::from_secs(5), "the agent says the same", || {
+            told = lag(&agent.metrics()?, &plan.group);
+            Ok((told == expected).then_some(()))
+        })
+        .with_context(|| format!("{}: {told:?} instead of {expected:?}", plan.group))?;
+    }
+    consumers.into_iter().try_for_each(|consumer| consumer.stop().map(drop))
+}
+
 /// All messages count whatever the sampling. A group that is slow lags behind, until it has read everything.
 #[test]
 fn messages_are_counted_and_so_is_what_waits() -> Result<()> {

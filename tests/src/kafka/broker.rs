@@ -130,6 +130,11 @@ impl Broker {
         self.process.stderr()
     }
 
+    /// How many records of a partition are behind what a group has committed.
+    pub fn lag(&self, group: &str, topic: &str, partition: i32) -> Result<i64> {
+        wire::lag(self.port, group, topic, partition)
+    }
+
     /// Makes a topic, and waits until nobody who sends to it has to try again.
     pub fn create(&self, topic: &str, partitions: i32) -> Result<()> {
         wire::create_topic(self.port, topic, partitions).with_context(|| format!("cannot make the topic {topic}"))?;

@@ -157,8 +157,11 @@ pub struct Consume {
     pub next: Option<String>,
     /// By the group protocol of KIP-848: the brokers assign the partitions. Librdkafka and Java alone.
     pub new_protocol: bool,
-    /// The most that it asks for of a partition at once, in octets, and only when it has nothing left. Librdkafka alone.
+    /// The most that it asks for of a partition at once, in octets, and only when it has nothing left. Librdkafka and Kafkajs alone.
     pub sip: Option<u32>,
+    /// It commits what it has received, and asks for no more of partition 0 when that was so much, of partition 1 when it was twice as
+    /// much, and so on. Kafkajs alone.
+    pub most: Option<usize>,
     /// As [`Produce`] has them.
     pub sasl: Option<Sasl>,
     pub taken_for: Option<&'static str>,
@@ -178,6 +181,7 @@ impl Consume {
             next: None,
             new_protocol: false,
             sip: None,
+            most: None,
             sasl: None,
             taken_for: None,
             authority: None,
@@ -207,6 +211,12 @@ impl Consume {
     #[must_use]
     pub fn sip(mut self, octets: u32) -> Self {
         self.sip = Some(octets);
+        self
+    }
+
+    #[must_use]
+    pub fn most(mut self, count: usize) -> Self {
+        (self.most, self.manual) = (Some(count), true);
         self
     }
 

@@ -1,4 +1,4 @@
-//! Three requests of Kafka's protocol that the harness itself makes, in their versions without tagged fields
+//! Four requests of Kafka's protocol that the harness itself makes, in their versions without tagged fields
 //! (<https://kafka.apache.org/protocol>).
 
 use std::io::{Read as _, Write as _};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 const LIST_OFFSETS: i16 = 2;
+const OFFSET_FETCH: i16 = 9;
 const API_VERSIONS: i16 = 18;
 const CREATE_TOPICS: i16 = 19;
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -51,13 +52,37 @@ pub(super) fn create_topic(port: u16, name: &str, partitions: i32) -> Result<()>
 
 /// Whether the broker has the partition, which it does not at once.
 pub(super) fn has_partition(port: u16, topic: &str, partition: i32) -> Result<bool> {
+    Ok(end(port, topic, partition)?.0 == 0)
+}
+
+/// The error code, and the offset that a partition's next record will have.
+fn end(port: u16, topic: &str, partition: i32) -> Result<(i16, i64)> {
     let name = text(topic)?;
     // From no replica; one topic, one partition of it, its end.
     let mut body = [&(-1_i32).to_be_bytes()[..], &1_i32.to_be_bytes(), &name, &1_i32.to_be_bytes()].concat();
     body.extend([&partition.to_be_bytes()[..], &(-1_i64).to_be_bytes()].concat());
     let response = call(port, LIST_OFFSETS, 1, &body)?;
-    // Number of topics, name, number of partitions, partition, error code.
-    Ok(error(&response, 4 + name.len() + 8)? == 0)
+    // Number of topics, name, number of partitions, partition, error code, time.
+    let at = 4 + name.len() + 8;
+    Ok((error(&response, at)?, offset(&response, at + 10)?))
+}
+
+/// How many records of a partition are behind what a group has committed.
+pub(super) fn lag(port: u16, group: &str, topic: &str, partition: i32) -> Result<i64> {
+    let (error_of_end, end) = end(port, topic, partition)?;
+    let name = text(topic)?;
+    let body = [&text(group)?, &1_i32.to_be_bytes()[..], &name, &1_i32.to_be_bytes(), &partition.to_be_bytes()];
+    let response = call(port, OFFSET_FETCH, 1, &body.concat())?;
+    // Number of topics, name, number of partitions, partition, offset, the group's own text, error code.
+    let at = 4 + name.len() + 8;
+    let committed = offset(&response, at)?;
+    let length = usize::try_from(error(&response, at + 8)?).unwrap_or(0);
+    let error = error(&response, at + 10 + length)?;
+    ensure!(
+        (error_of_end, error) == (0, 0) && committed >= 0,
+        "errors {error_of_end} and {error}, committed {committed}"
+    );
+    Ok(end - committed)
 }
 
 /// A text behind its length.
@@ -68,4 +93,9 @@ fn text(text: &str) -> Result<Vec<u8>> {
 fn error(response: &[u8], at: usize) -> Result<i16> {
     let code = response.get(at..).and_then(|rest| rest.first_chunk()).context("a cut answer")?;
     Ok(i16::from_be_bytes(*code))
+}
+
+fn offset(response: &[u8], at: usize) -> Result<i64> {
+    let offset = response.get(at..).and_then(|rest| rest.first_chunk()).context("a cut answer")?;
+    Ok(i64::from_be_bytes(*offset))
 }
