@@ -57,6 +57,11 @@ impl Broker {
         Self::start_with(version, None, true)
     }
 
+    /// The same, whose clients do both.
+    pub fn start_sasl_tls(version: &str, credentials: &Credentials) -> Result<Self> {
+        Self::start_with(version, Some(credentials), true)
+    }
+
     /// The same, whose clients speak TLS.
     pub fn start_tls(version: &str, credentials: &Credentials) -> Result<Self> {
         Self::start_with(version, Some(credentials), false)
@@ -80,14 +85,20 @@ impl Broker {
         let mut tls = None;
         if let Some(credentials) = credentials {
             let port = fixture::free_port()?;
-            text = listening(&text, "SSL", port)? + &speaking_tls(credentials)?;
+            let protocol = if sasl { "SASL_SSL" } else { "SSL" };
+            text = listening(&text, protocol, port)? + &speaking_tls(credentials)?;
             tls = Some(Tls { port, authority: credentials.file("ca.pem") });
         }
         let mut format = java(version);
         format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(&settings);
-        let sasl = sasl.then(fixture::free_port).transpose()?;
-        if let Some(port) = sasl {
-            text = listening(&text, "SASL_PLAINTEXT", port)? + &asking_who();
+        let mut clear = None;
+        if sasl {
+            if tls.is_none() {
+                let port = fixture::free_port()?;
+                text = listening(&text, "SASL_PLAINTEXT", port)?;
+                clear = Some(port);
+            }
+            text += &asking_who(if tls.is_some() { "sasl_ssl" } else { "sasl_plaintext" });
             format.args(["-S", &format!("SCRAM-SHA-256=[name={USER},password={PASSWORD}]")]);
         }
         std::fs::write(&settings, text)?;
@@ -96,7 +107,7 @@ impl Broker {
             bail!("Kafka {version} cannot be set up: {}", String::from_utf8_lossy(&format.stderr));
         }
         let process = Process::spawn(java(version).arg("kafka.Kafka").arg(&settings))?;
-        let mut broker = Self { port, tls, sasl, process, _folder: folder };
+        let mut broker = Self { port, tls, sasl: clear, process, _folder: folder };
         let ready = wait::until(DEADLINE, "the broker answers", || {
             if let Some(status) = broker.process.ended()? {
                 let (_, stderr) = broker.process.wait(DEADLINE)?;
@@ -215,12 +226,12 @@ fn speaking_tls(credentials: &Credentials) -> Result<String> {
     Ok(format!("ssl.keystore.type=PEM\nssl.keystore.location={}\n", store.display()))
 }
 
-fn asking_who() -> String {
+fn asking_who(listener: &str) -> String {
     let modules = "org.apache.kafka.common.security";
     format!(
         "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
-listener.name.sasl_plaintext.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";
-listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config={modules}.scram.ScramLoginModule required;
+listener.name.{listener}.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";
+listener.name.{listener}.scram-sha-256.sasl.jaas.config={modules}.scram.ScramLoginModule required;
 "
     )
 }

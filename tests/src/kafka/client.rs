@@ -204,12 +204,17 @@ pub fn wait_for_group(members: &[&Consumer], count: usize) -> Result<Offsets> {
 /// What both roles of kcat are told.
 fn kcat_common(mode: &str, bootstrap: &str, client: &str, reach: &Reach<'_>) -> Vec<String> {
     let mut settings = vec![("client.id", client.to_owned())];
+    let protocol = match (reach.authority, reach.sasl) {
+        (Some(_), Some(_)) => "sasl_ssl",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (None, None) => "plaintext",
+    };
+    settings.push(("security.protocol", protocol.to_owned()));
     if let Some(authority) = reach.authority {
-        settings.push(("security.protocol", "ssl".to_owned()));
         settings.push(("ssl.ca.location", authority.display().to_string()));
     }
     if let Some(sasl) = reach.sasl {
-        settings.push(("security.protocol", "sasl_plaintext".to_owned()));
         settings.push(("sasl.mechanism", sasl.mechanism.to_owned()));
         settings.push(("sasl.username", USER.to_owned()));
         settings.push(("sasl.password", PASSWORD.to_owned()));
