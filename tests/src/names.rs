@@ -35,6 +35,7 @@ pub const MESSAGES_CONSUMED: &str = "messaging_client_consumed_messages_total";
 /// From the send to the fetch that brings it, by destination and group.
 pub const TIME_IN_QUEUE: &str = "remora_messaging_time_in_queue_seconds";
 /// How far a group is behind, by destination, partition and group.
+pub const EXCHANGES_LOST: &str = "remora_exchanges_lost_total";
 pub const CONSUMER_LAG: &str = "remora_messaging_consumer_lag";
 
 /// `error.type` of what fails below HTTP's own status codes.

@@ -125,7 +125,7 @@ impl Follower {
     pub fn want(&self, direction: Direction) -> Want {
         let skip = if self.over.is_none() { self.skippable(direction) } else { 0 };
         let skip = Some(skip).filter(|skip| *skip > WORTH_SKIPPING).and_then(NonZeroU64::new);
-        Want { skip, lean: false, whole: self.request_direction == Some(Direction::Egress) }
+        Want { skip, lean: false, whole: self.request_direction.is_some() }
     }
 
     /// So many of the octets that follow need not be seen: the rest of a frame of a body behind what counts of that.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tests::agent::Agent;
 use tests::metrics::Metrics;
-use tests::names::{KERNEL_DROPS, MESSAGES_CONSUMED, MESSAGES_SENT, OTLP, SPANS, SPANS_DROPPED, SPANS_EXPORTED};
+use tests::names::{
+    EXCHANGES_LOST, KERNEL_DROPS, MESSAGES_CONSUMED, MESSAGES_SENT, OTLP, SPANS, SPANS_DROPPED, SPANS_EXPORTED,
+};
 use tests::wait;
 
 /// What an agent has made of some runs.
@@ -40,8 +42,7 @@ impl Books {
         self.refused += metrics.total(MESSAGES_SENT, &[])? - succeeded(&metrics, MESSAGES_SENT);
         self.spans += metrics.total(SPANS, &[])?;
         self.exported += exported(&metrics);
-        for name in [KERNEL_DROPS, SPANS_DROPPED, "remora_exchanges_lost_total", "remora_connection_observations_total"]
-        {
+        for name in [KERNEL_DROPS, SPANS_DROPPED, EXCHANGES_LOST, "remora_connection_observations_total"] {
             for sample in metrics.with(name, &[]).filter(|sample| sample.value > 0.0) {
                 let reason = ["reason", "what"].iter().find_map(|label| sample.labels.get(*label));
                 *self.losses.entry(reason.context("a loss without a reason")?.clone()).or_default() += sample.value;

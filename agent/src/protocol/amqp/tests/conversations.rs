@@ -134,7 +134,8 @@ fn a_broker_sees_the_same_from_its_side() {
     let told: Vec<_> = bench.out.iter().map(|one| (one.message.side, one.request_direction)).collect();
     assert_eq!(told, [(Side::Broker, R), (Side::Broker, Q)]);
     assert_eq!(bench.begun().len(), 0);
-    assert!(!bench.follower.want(Q).whole && bench.follower.request_direction() == Some(R));
+    // What is not seen of what a broker gets leaves the order of its queues and the numbers of its confirms unknown.
+    assert!(bench.follower.want(Q).whole && bench.follower.request_direction() == Some(R));
 }
 
 #[test]
