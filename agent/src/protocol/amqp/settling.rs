@@ -104,17 +104,18 @@ impl Follower {
     pub(super) fn confirm(&mut self, id: u16, settling: Settling, out: &mut impl FnMut(Exchange)) {
         let Some(channel) = self.channel(id) else { return self.stats.lose(Loss::UnmatchedResponse) };
         let covered = covered(&channel.publishes, settling.tag, settling.multiple);
-        let ahead = match channel.confirms {
-            Confirms::Off => true,
-            Confirms::On(Some(next)) => settling.tag >= next,
-            Confirms::On(None) | Confirms::Unknown => false,
+        let (ahead, known) = match channel.confirms {
+            Confirms::Off => (true, true),
+            Confirms::On(Some(next)) => (settling.tag >= next, true),
+            // As a rule it is of a publish that was seen, and told as one of which nothing more is known.
+            Confirms::On(None) | Confirms::Unknown => (false, false),
         };
         let under_way = covered.last().is_some_and(|&(_, number)| self.is_under_way(number));
         if (ahead || under_way)
             && let Some(channel) = self.channels.get_mut(&id)
         {
             channel.keep_confirm(settling);
-        } else if covered.is_empty() {
+        } else if covered.is_empty() && known {
             self.stats.lose(Loss::UnmatchedResponse);
         }
         self.settle_covered(&covered, settling, out);
