@@ -208,6 +208,7 @@ pub struct Scratch {
     pub block: Block,
     pub context: Record,
     pub state: State,
+    pub request: Request,
     pub head: SegmentHead,
     pub payload: [u8; 2 * limits::CAPTURE],
 }

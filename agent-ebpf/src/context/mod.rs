@@ -36,8 +36,8 @@ use crate::payload::{self, Payload};
 use crate::socket::{self, Socket, verdict};
 use crate::tls;
 
-/// A trace, as it goes from request to request.
-#[repr(C)]
+/// A trace, as it goes from request to request. Aligned, or it would be copied octet by octet, each through the stack.
+#[repr(C, align(4))]
 #[derive(Clone, Copy)]
 pub struct Trace {
     pub id: [u8; 16],
@@ -57,10 +57,8 @@ impl Trace {
     pub fn new() -> Self {
         let (high, low) = (random(), random() | 1);
         let mut id = [0; 16];
-        for i in 0..8 {
-            id[i] = (high >> (8 * i)) as u8;
-            id[8 + i] = (low >> (56 - 8 * i)) as u8;
-        }
+        id[..8].copy_from_slice(&high.to_le_bytes());
+        id[8..].copy_from_slice(&low.to_be_bytes());
         Self { id, sampled: u8::from(samples(&id)), decided: 1, random: 1, reserved: 0 }
     }
 
@@ -81,11 +79,10 @@ impl Trace {
 /// The head sampler's decision: the low 56 bits of the id are compared with its threshold.
 #[inline(always)]
 fn samples(id: &[u8; 16]) -> bool {
-    let mut randomness = 0_u64;
-    for octet in &id[9..] {
-        randomness = randomness << 8 | u64::from(*octet);
-    }
-    randomness >= u64::from(given!(SETUP.sample_from_high)) << 32 | u64::from(given!(SETUP.sample_from_low))
+    let mut low = [0; 8];
+    low.copy_from_slice(&id[8..]);
+    u64::from_be_bytes(low) & (u64::MAX >> 8)
+        >= u64::from(given!(SETUP.sample_from_high)) << 32 | u64::from(given!(SETUP.sample_from_low))
 }
 
 #[inline(always)]

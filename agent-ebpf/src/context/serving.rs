@@ -271,19 +271,15 @@ pub fn batched(sk: u64, conn: u64, thread: u64, role: u8) {
     }
 }
 
-#[inline(always)]
-fn new_request(run: &Run, trace: Trace, state: u8) -> Request {
-    Request { trace, seq: run.seq, conn: run.conn, thread: run.thread, end: 0, state, head_only: 0, reserved: [0; 2] }
-}
-
-/// A request begins, whose head was looked at.
+/// A request begins, whose head was looked at. It is put together in the scratch space: at the functions of TLS libraries the
+/// chain of calls that leads here has no stack left for it.
 #[inline(never)]
 fn begin(run: &Run, told: Option<&Trace>) -> Origin {
     let carries = head::carries(run.scratch);
-    // SAFETY: a value of the map, this CPU's own.
-    let scan = unsafe { &(*run.scratch).scan };
+    // SAFETY: values of the map, this CPU's own or claimed.
+    let (scan, request) = unsafe { (&(*run.scratch).scan, &mut (*run.scratch).request) };
     let mut origin = Origin::Other;
-    let trace = match (carries, told) {
+    request.trace = match (carries, told) {
         (Carries::Parent, _) => {
             origin = Origin::Parent;
             let mut id = [0; 16];
@@ -300,10 +296,11 @@ fn begin(run: &Run, told: Option<&Trace>) -> Origin {
         }
         _ => Trace::UNDECIDED,
     };
-    let mut request = new_request(run, trace, state::ASKED);
+    (request.seq, request.conn, request.thread) = (run.seq, run.conn, run.thread);
+    (request.end, request.state) = (0, state::ASKED);
     request.head_only = u8::from(head::octet(run.scratch, 0) == b'H');
     let who = Who { sk: run.sk, seq: run.seq, reserved: 0 };
-    if REQUESTS.insert(&run.sk, &request, 0).is_err() {
+    if REQUESTS.insert(&run.sk, &*request, 0).is_err() {
         count(Counter::ContextMapFull);
         enter(run.thread, &who);
         // Never taken back: nothing is concluded for this process any more.
