@@ -66,7 +66,7 @@ start_agent() {
     while IFS= read -r argument; do set -- "$@" "$argument"; done </etc/arguments
     remora "$@" >"/tmp/$name-log" 2>&1 &
     agent=$!
-    wait_for 90 agent_is_up
+    wait_for 200 agent_is_up
 }
 # Stops it, and tells of it in the sections $2agent and $2spans.
 stop_agent() {

@@ -31,6 +31,11 @@ pub(super) struct Ktls {
     unreadable: usize,
 }
 
+/// Whether a number is more than 0.
+fn is_some(number: &str) -> bool {
+    number.parse().is_ok_and(|number: u64| number > 0)
+}
+
 /// The agent that saw the calls on sockets alone.
 const BY_CALLS: &str = "calls";
 /// The port of the server by TLS 1.3 (`nginx-tls.conf`).
@@ -68,9 +73,8 @@ impl Ktls {
     }
 
     /// Everything that is not as it should be. With `fields`, contexts are put into requests in the clear: then the sockets of
-    /// clients get no keys (docs/LIMITS.md), so that nothing but what is served is told of. With `contexts`, as well as with those, functions
-    /// of libraries are hooked on newer kernels alone.
-    pub(super) fn faults(&self, contexts: bool, fields: bool) -> Vec<String> {
+    /// clients get no keys (docs/LIMITS.md), so that the functions of libraries alone show what clients do.
+    pub(super) fn faults(&self, fields: bool) -> Vec<String> {
         let mut faults = Vec::new();
         if self.asked == 0 || self.half == 0 {
             faults.push("no requests were made".to_owned());
@@ -80,7 +84,10 @@ impl Ktls {
                 faults.push(format!("{asked} requests were answered by {answers:?}"));
             }
         }
-        if !(self.name == BY_CALLS && fields || self.name != BY_CALLS && contexts) {
+        if !fields && (self.keys.is_empty() || !self.keys.split(' ').all(is_some)) {
+            faults.push(format!("the kernel was not given keys for both directions: {:?}", self.keys));
+        }
+        if !fields || self.name != BY_CALLS {
             self.compare(&mut faults);
         }
         if self.contexts != Some(0) {
@@ -97,9 +104,6 @@ impl Ktls {
 
     /// Compares the spans with the answers.
     fn compare(&self, faults: &mut Vec<String>) {
-        if self.keys.is_empty() || !self.keys.split(' ').all(|keys| keys.parse().is_ok_and(|keys: u64| keys > 0)) {
-            faults.push(format!("the kernel was not given keys for both directions: {:?}", self.keys));
-        }
         // Where the kernel has the keys of one direction alone, the calls tell nothing.
         let seen = self.half_keys.is_some_and(|keys| keys > 0) || self.name != BY_CALLS;
         let none = Vec::new();
@@ -176,6 +180,10 @@ mod tests {
     }
 
     fn told(name: &str, half_keys: &str, drops: &str, spans: &[Value]) -> Vec<String> {
+        ktls(name, half_keys, drops, spans).faults(false)
+    }
+
+    fn ktls(name: &str, half_keys: &str, drops: &str, spans: &[Value]) -> Ktls {
         let mut ktls = Ktls::new(name);
         let spans = json!({"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}).to_string();
         let drops = format!("remora_kernel_drops_total{{reason=\"kernel_tls_half\"}} {drops}");
@@ -194,7 +202,7 @@ mod tests {
                 ktls.add(section, line);
             }
         }
-        ktls.faults(false, false)
+        ktls
     }
 
     #[test]
@@ -210,6 +218,12 @@ mod tests {
     }
 
     #[test]
+    fn with_fields_the_functions_alone_show_what_clients_do() {
+        assert_eq!(ktls("functions", "0", "0", &[]).faults(true).len(), 4);
+        assert_eq!(ktls("calls", "0", "0", &[]).faults(true), Vec::<String>::new());
+    }
+
+    #[test]
     fn what_is_wrong_is_told() {
         let size = [span(2, "8443", "200", "5"), span(3, "8443", "200", "4")];
         assert_eq!(
@@ -221,7 +235,7 @@ mod tests {
         );
         let mut none = Ktls::new("calls");
         none.begin("ktls-keys", "0 0");
-        assert_eq!(none.faults(false, false).len(), 5);
-        assert_eq!(none.faults(true, true).len(), 3);
+        assert_eq!(none.faults(false).len(), 5);
+        assert_eq!(none.faults(true).len(), 3);
     }
 }

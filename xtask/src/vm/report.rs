@@ -90,8 +90,9 @@ impl Report {
         }
     }
 
-    /// Everything that is not as it should be. `contexts`: they are to be sent; `fields`: in the requests themselves, where else nothing is.
-    pub(super) fn faults(&self, contexts: bool, fields: bool) -> Vec<String> {
+    /// Everything that is not as it should be. `fields`: contexts are to be in
+    /// the requests, where else nothing is.
+    pub(super) fn faults(&self, fields: bool) -> Vec<String> {
         let mut faults = Vec::new();
         if self.kernel.is_empty() {
             return vec!["the script in the machine did not start".to_owned()];
@@ -137,7 +138,10 @@ impl Report {
         if self.ktls.len() != KTLS {
             faults.push(format!("{} of {KTLS} agents followed TLS in the kernel", self.ktls.len()));
         }
-        faults.extend(self.ktls.iter().flat_map(|ktls| ktls.faults(contexts, fields)));
+        faults.extend(self.ktls.iter().flat_map(|ktls| ktls.faults(fields)));
+        // A program that the kernel refuses among them: with these flags, which `remora check` does not know of.
+        let warnings = self.logs().flatten().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        faults.extend(warnings.map(|line| format!("the agent says: {line}")));
         faults.extend(self.complaints.iter().map(|line| format!("the kernel says: {line}")));
         if !self.ended {
             faults.push("the script in the machine did not come to its end".to_owned());
@@ -274,7 +278,7 @@ mod tests {
     fn a_good_run_has_no_faults() {
         let lines = [request(&[span(2, "200"), span(3, "200")]), request(&[span(3, "200"), span(2, "200")])];
         let report = Report::parse(&text("ok", 0, &[&lines[0], &lines[1]]));
-        assert_eq!(report.faults(false, false), Vec::<String>::new());
+        assert_eq!(report.faults(false), Vec::<String>::new());
         let summary = report.summary();
         assert!(
             summary.starts_with("2 of 2 hooks, 2 requests, 2 client and 2 server spans, exit status 0; kTLS"),
@@ -288,7 +292,7 @@ mod tests {
         let line = request(&[span(2, "200"), span(2, "404"), span(1, "200"), span(3, "200")]);
         let report = Report::parse(&text("missing", 1, &[&line, "{\"resourceSp"]));
         assert_eq!(
-            report.faults(false, false),
+            report.faults(false),
             [
                 "hook exit_write: refused",
                 "1 client spans with status 200 for 2 requests",
@@ -302,22 +306,32 @@ mod tests {
 
     #[test]
     fn a_run_that_broke_off_has_faults() {
-        assert_eq!(Report::parse("").faults(false, false), ["the script in the machine did not start"]);
+        assert_eq!(Report::parse("").faults(false), ["the script in the machine did not start"]);
         let whole = text("ok", 0, &[&request(&[span(2, "200"), span(3, "200"), span(2, "200"), span(3, "200")])]);
-        assert_eq!(Report::parse(&whole).faults(false, false), Vec::<String>::new());
+        assert_eq!(Report::parse(&whole).faults(false), Vec::<String>::new());
         for end in (0..whole.len() - 3).filter(|&end| whole.is_char_boundary(end)) {
             let cut = whole.get(..end).unwrap_or_default();
             // All but the very last line, which only says that it was the last one.
             if !cut.contains("=== end") {
-                assert_ne!(Report::parse(cut).faults(false, false), Vec::<String>::new(), "cut at {end}");
+                assert_ne!(Report::parse(cut).faults(false), Vec::<String>::new(), "cut at {end}");
             }
         }
+    }
+
+    #[test]
+    fn the_agents_warnings_are_faults() {
+        let whole = text("ok", 0, &[&request(&[span(2, "200"), span(3, "200"), span(2, "200"), span(3, "200")])]);
+        let warning =
+            "2026-12-01T15:11:02Z  WARN plaintext of TLS is not seen: the kernel refuses the program tls_return";
+        let report =
+            Report::parse(&whole.replace("=== ktls-agent 0\r\n", &format!("=== ktls-agent 0\r\n{warning}\r\n")));
+        assert_eq!(report.faults(false), vec![format!("the agent says: {warning}"); 2]);
     }
 
     #[test]
     fn the_kernels_complaints_are_faults() {
         let whole = text("ok", 0, &[&request(&[span(2, "200"), span(3, "200"), span(2, "200"), span(3, "200")])]);
         let report = Report::parse(&whole.replace("=== complaints \r\n", "=== complaints \r\nBUG: x\r\n"));
-        assert_eq!(report.faults(false, false), ["the kernel says: BUG: x"]);
+        assert_eq!(report.faults(false), ["the kernel says: BUG: x"]);
     }
 }
