@@ -87,16 +87,17 @@ impl Follower {
         verdict
     }
 
-    /// Goes on with HTTP/2 where the server has changed to it, and with what came behind its answer.
+    /// Goes on with HTTP/2 where the server has changed to it, and with what came behind the request and the answer.
     fn switch(&mut self, out: &mut impl FnMut(Exchanged)) -> Option<Verdict> {
         let Protocol::Http1(before) = &mut self.protocol else { return None };
-        let (switched, held) = before.switched()?;
-        let responses = switched.exchange.request_direction.opposite();
+        let (switched, [requests, responses]) = before.switched()?;
+        let direction = switched.exchange.request_direction;
         let (stats, notices) = (before.take_stats(), before.notices().collect());
         let mut follower = http2::Follower::upgraded(switched, stats, notices, Arc::clone(&self.config.http));
         let mut verdict = Verdict::Follow;
-        for segment in &held {
-            verdict = follower.segment(responses, segment.as_segment(), &mut |exchange| out(exchange.into()));
+        let held = requests.iter().map(|held| (direction, held));
+        for (direction, held) in held.chain(responses.iter().map(|held| (direction.opposite(), held))) {
+            verdict = follower.segment(direction, held.as_segment(), &mut |exchange| out(exchange.into()));
         }
         self.protocol = Protocol::Http2(follower);
         Some(verdict)

@@ -44,6 +44,8 @@ pub struct Follower {
     pub(super) over: Option<IgnoreReason>,
     /// The request by which the connection became one of HTTP/2. What came behind the answer is held.
     pub(super) switched: Option<Box<Switched>>,
+    /// What came behind that request before its answer was read.
+    pub(super) behind: Hold,
 }
 
 impl Follower {
@@ -65,6 +67,7 @@ impl Follower {
             pause_ended: None,
             over: None,
             switched: None,
+            behind: Hold::default(),
             config,
         }
     }
@@ -80,16 +83,14 @@ impl Follower {
         } else {
             self.follow(direction, &segment, out);
         }
-        if !self.hold.is_empty() && self.pairing.awaits_response() {
-            self.release(out);
-        }
+        self.release_answers(out);
         self.over.map_or(Verdict::Follow, Verdict::Ignore)
     }
 
     /// After [`IgnoreReason::Upgraded`]: the request that was answered by a change to HTTP/2, if it was to that, and what
-    /// of the server's octets came behind that answer.
-    pub(in crate::protocol) fn switched(&mut self) -> Option<(Switched, VecDeque<Held>)> {
-        Some((*self.switched.take()?, self.hold.take()))
+    /// came behind it and behind that answer.
+    pub(in crate::protocol) fn switched(&mut self) -> Option<(Switched, [VecDeque<Held>; 2])> {
+        Some((*self.switched.take()?, [self.behind.take(), self.hold.take()]))
     }
 
     /// Octets of one direction were lost before what comes next: this many, or an unknown number. `at` is when that
@@ -213,6 +214,13 @@ impl Follower {
             if let Some(direction) = direction {
                 self.follow(direction, segment, out);
             }
+        }
+    }
+
+    /// Reads what is held once all of a request is there for it, or of the rest nothing can be told.
+    pub(super) fn release_answers(&mut self, out: &mut impl FnMut(Exchange)) {
+        if !self.hold.is_empty() && self.pairing.awaits_response() && !self.pairing.is_receiving() {
+            self.release(out);
         }
     }
 

@@ -65,6 +65,12 @@ impl Hold {
         self.queue.front().is_some_and(|oldest| now.since(oldest.at) > SECOND)
     }
 
+    /// Whether a response in it may be one that switches to another protocol, whatever was asked.
+    pub(super) fn switches(&self) -> bool {
+        let octets: Vec<u8> = self.queue.iter().flat_map(|held| held.octets.iter().copied()).collect();
+        octets.windows(12).any(|line| line.starts_with(b"HTTP/1.") && line.ends_with(b" 101"))
+    }
+
     pub(in crate::protocol) fn take(&mut self) -> VecDeque<Held> {
         self.octets = 0;
         std::mem::take(&mut self.queue)

@@ -168,6 +168,11 @@ impl Pairing {
         self.skip > 0 || self.pending.front().is_some_and(|front| front.exchange.response_start.is_none())
     }
 
+    /// Whether the rest of the newest request is still to come.
+    pub(super) fn is_receiving(&self) -> bool {
+        self.request_open && self.pending.back().is_some_and(|back| back.request == Progress::Receiving)
+    }
+
     /// Whether a response without a request is worth keeping until its request is there.
     pub(super) fn may_hold(&self) -> bool {
         !self.trust.is_in_doubt() && !self.awaits_response() && self.unconfirmed.is_none()

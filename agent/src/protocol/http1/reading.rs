@@ -134,7 +134,12 @@ impl Follower {
         }
         if self.switched.is_some() && (!piece.octets.is_empty() || piece.missing > 0) {
             let Piece { at, thread, octets, missing, tail, .. } = piece;
-            self.hold.push(&Segment { at, thread, position: piece.position(), octets, missing, tail });
+            let segment = Segment { at, thread, position: piece.position(), octets, missing, tail };
+            let hold = match self.kind(piece.direction) {
+                Some(Kind::Request) => &mut self.behind,
+                _ => &mut self.hold,
+            };
+            hold.push(&segment);
             return false;
         }
         true
@@ -388,6 +393,10 @@ impl Follower {
             self.pairing.response_done(content, at, out);
         } else {
             self.pairing.request_done(content, out);
+            // Before anything behind this request: where its response switches, that is of another protocol.
+            if self.pairing.may_switch() || self.hold.switches() {
+                self.release_answers(out);
+            }
         }
     }
 

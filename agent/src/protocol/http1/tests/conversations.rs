@@ -178,6 +178,26 @@ fn upgrades_end_the_protocol() {
     );
 }
 
+/// The answer may be read before the request. What follows that is not one of HTTP, in one segment with it or not; a 101 ends the
+/// protocol whether the client has asked for it or not.
+#[test]
+fn nothing_behind_a_request_that_was_answered_by_a_switch_is_one() {
+    for (line, answer, told) in [
+        ("GET /ws HTTP/1.1\r\nUpgrade: websocket\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n", "GET /ws 101 0/0"),
+        ("GET /ws HTTP/1.1\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n", "GET /ws 101 0/0"),
+        ("CONNECT b:1 HTTP/1.1\r\n", "HTTP/1.1 200 OK\r\n\r\n", "CONNECT b:1 200 0/0"),
+    ] {
+        for whole in [true, false] {
+            let mut bench = Bench::new(true);
+            bench.feed(Q, line).feed(R, answer);
+            let (at, rest) = (bench.at + MS, b"\r\nCONNECT a:1 HTTP/1.1\r\n\r\n");
+            rest.chunks(if whole { rest.len() } else { 1 }).for_each(|octets| bench.at(Q, at, octets, 0, b""));
+            bench.check(&[told]).close(End::Closed).check(&[]);
+            assert_eq!(bench.stats.requests, 1, "{line:?} {whole}");
+        }
+    }
+}
+
 #[test]
 fn bodies_ended_by_close() {
     let open = [(Q, "GET / HTTP/1.0\r\n\r\n"), (R, "HTTP/1.0 200 OK\r\n\r\nabc"), (R, "def")];
