@@ -66,6 +66,9 @@ pub const TLS_THREADS: u32 = 4 * 1024;
 /// Octets of each hello of a TLS handshake that are captured. With the keys of hybrid key exchange they have some 1,800.
 pub const HELLO: usize = 2048;
 
+/// Octets of a block of header fields by which it is known again.
+pub const BLOCK: usize = 512;
+
 /// Slots for hints of user space about connections, indexed by connection id. A power of two.
 pub const HINTS: u32 = 16 * 1024;
 

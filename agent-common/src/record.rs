@@ -18,6 +18,10 @@ pub mod segment {
     /// [`crate::limits::HELLO`] octets of it. Not part of the payload: its `seq` is 0, or [`super::TLS_HEAD`] where a call
     /// before has moved the record's head alone. It comes before the connection is announced.
     pub const HELLO: u8 = 4;
+    /// A process is about to decode a block of header fields of HTTP/2: a [`super::HeaderTable`] follows, and the block's first octets,
+    /// at most [`crate::limits::BLOCK`] of its `len`. Or to encode a single field, when the direction is the one of what it sends. It
+    /// belongs to no connection: the coroutine or the thread tells which one.
+    pub const TABLE: u8 = 5;
 }
 
 /// Octets of the head of a TLS record (RFC 8446, section 5.1), which some libraries read by a call of its own.
@@ -84,6 +88,28 @@ pub struct SegmentHead {
 
 const _: () = assert!(size_of::<SegmentHead>() == 56);
 const _: () = assert!(TAIL <= u8::MAX as usize);
+
+/// A process's own table of header fields (RFC 7541, section 2.3.2) as it stands before a block is decoded by it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeaderTable {
+    /// One of [`table`].
+    pub kind: u64,
+    /// Where in the process's memory it is.
+    pub address: u64,
+    /// Entries that were ever added to it.
+    pub added: u64,
+}
+
+const _: () = assert!(size_of::<HeaderTable>() == 24);
+
+/// Whose table of header fields it is: which decides how it lies in memory, and who works on it.
+pub mod table {
+    /// That of Go's `hpack`: a goroutine's.
+    pub const GO: u64 = 1;
+    /// That of nghttp2: a thread's.
+    pub const NGHTTP2: u64 = 2;
+}
 
 /// The first octet of each record in the ring of lifecycles.
 pub mod lifecycle {

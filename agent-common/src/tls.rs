@@ -57,6 +57,14 @@ pub mod function {
     pub const RUSTLS_WRITE_SLICE: u64 = 50;
     /// rustls: the connection is dropped, where the compiler made that a function of its own; no return is hooked.
     pub const RUSTLS_DROP: u64 = 51;
+    /// `golang.org/x/net/http2/hpack.(*Decoder).Write(d, p)`, which is about no TLS: the decoder, address and length of what is
+    /// decoded. It is hooked only for moments, where the table that it decodes by is to be known. No return is hooked.
+    pub const HPACK_DECODE: u64 = 64;
+    /// `ssize_t nghttp2_hd_inflate_hd_nv(nghttp2_hd_inflater *, nghttp2_hd_nv *, int *, const uint8_t *in, size_t inlen, int)`, likewise: it
+    /// is given the rest of a block for each field.
+    pub const HPACK_INFLATE: u64 = 66;
+    /// `hpack.(*Encoder).WriteField(e, f)`, likewise: the encoder.
+    pub const HPACK_ENCODE: u64 = 65;
 }
 
 /// The bit of a cookie that says that the function returns here.

@@ -7,6 +7,7 @@
 //! - `segment`: the octets a call moved, into the ring of segments;
 //! - `sock`: the hooks at the sockets themselves;
 //! - `tls`: plaintext at the functions of TLS libraries;
+//! - `tables`: by which table of header fields a process decodes and encodes;
 //! - `coroutine`: which goroutine a thread of a Go program runs;
 //! - `lifecycle`: connections and processes that come and go, into the ring of lifecycles;
 //! - `context`: with `--propagate` alone, which trace a request belongs to, and how its packets say so.
@@ -28,9 +29,11 @@ mod judge;
 mod lifecycle;
 mod maps;
 mod payload;
+mod registers;
 mod segment;
 mod sock;
 mod socket;
+mod tables;
 mod tls;
 
 use agent_common::ids::Direction;
@@ -241,6 +244,27 @@ pub fn go_tls_write(ctx: ProbeContext) -> u32 {
 #[uprobe]
 pub fn go_tls_ret(ctx: ProbeContext) -> u32 {
     tls::returned::<true, _>(&ctx);
+    0
+}
+
+/// Go's decoder of header fields is given a block.
+#[uprobe]
+pub fn go_hpack_decode(ctx: ProbeContext) -> u32 {
+    tables::decodes(&ctx);
+    0
+}
+
+/// Go's encoder of header fields is given one.
+#[uprobe]
+pub fn go_hpack_encode(ctx: ProbeContext) -> u32 {
+    tables::encodes(&ctx);
+    0
+}
+
+/// nghttp2's decoder of header fields is given a block.
+#[uprobe]
+pub fn hpack_inflate(ctx: ProbeContext) -> u32 {
+    tables::inflates(&ctx);
     0
 }
 

@@ -90,6 +90,7 @@ impl Observer {
         let traces = engine.traces.stats();
         let connections = engine.connections.stats();
         let libraries = engine.probe.libraries();
+        let tables = engine.connections.tables();
         let books: Vec<(&'static str, Books)> =
             self.exporters.iter().map(|(name, handle)| (*name, handle.books())).collect();
         Own {
@@ -115,6 +116,9 @@ impl Observer {
                 ("not_http", connections.not_http),
                 ("unsupported", connections.unsupported),
                 ("upgraded", connections.upgraded),
+                ("header_tables_read", tables.adopted),
+                ("header_tables_refused", tables.refused),
+                ("header_tables_not_found", tables.given_up),
                 ("exchanges_not_selected", engine.stats.not_selected),
                 ("processes_evicted", engine.processes.evicted()),
             ],
@@ -140,6 +144,7 @@ impl Observer {
             sdk_processes: traces.sdks,
             tls_files: libraries.0,
             tls_hooks: libraries.1,
+            table_files: engine.probe.tables_watched(),
             spans_exported: books.iter().map(|(name, books)| (*name, books.exported)).collect(),
             spans_dropped: books.iter().flat_map(|(name, books)| dropped(name, books)).collect(),
             metric_points: self.points.get().map(|points| {

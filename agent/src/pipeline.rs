@@ -165,7 +165,7 @@ impl Engine {
                 self.processes.executed(tgid, &comm, &filename);
                 self.programs.forget(tgid);
                 self.probe.forget(tgid);
-                self.programs.executed(tgid);
+                self.programs.look_at_files(tgid);
                 self.traces.executed(tgid);
             }
             LifecycleRecord::Exit { tgid, at } => {
@@ -212,6 +212,11 @@ impl Engine {
                 Step::Sent { id, name, channel, at } => self.traces.sent(id, name, channel, at),
                 Step::Taken { name, at } => self.traces.taken(name, at),
                 Step::Moved(finished) => self.moved(finished),
+                Step::Located(located) => {
+                    if !self.programs.read_table(located) {
+                        self.connections.adopt(&located, None);
+                    }
+                }
             }
         }
         self.steps = steps;
@@ -305,6 +310,11 @@ impl Engine {
             self.probe.sweep();
             self.registry.sweep(self.tracer.clock.unix(now));
         }
+        for tgid in self.connections.tables_newly_wanted() {
+            // At the start it may take a while until all processes were looked at.
+            self.programs.look_at_files(tgid);
+        }
+        self.probe.watch_tables(&self.connections.tables_wanted());
         self.probe.follow_rare_calls();
         for (tgid, trace) in self.processes.newly_decided() {
             if trace {
@@ -331,6 +341,10 @@ impl Engine {
                 }
                 self.traces.takes_in_order(tgid, librdkafka);
                 tgid
+            }
+            Answer::Table { located, own } => {
+                self.connections.adopt(&located, own.as_ref());
+                return;
             }
             Answer::LookedAround => {
                 self.looked_around = true;

@@ -8,7 +8,8 @@ use agent_common::context::by;
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, SpanId, Tgid, Tid, TraceId};
 use agent_common::limits::FILENAME;
 use agent_common::record::{
-    Birth, Closing, Connection, Coroutine, Process, SegmentHead, SpeaksTls, TLS_HEAD, lifecycle, role, segment,
+    Birth, Closing, Connection, Coroutine, HeaderTable, Process, SegmentHead, SpeaksTls, TLS_HEAD, lifecycle, role,
+    segment,
 };
 use aya::maps::{Map, MapData, MapError, RingBuf};
 
@@ -46,6 +47,9 @@ pub enum What<'a> {
     Lost { errno: u8 },
     /// The kernel side knows the trace of the request that begins here; its octets come next.
     Context(Told),
+    /// The thread is about to decode a block of header fields of HTTP/2 by this table: the block's first octets, and how many it has; or
+    /// to encode a field. It is the table of the connection that the same coroutine or thread has received from last, or sends to next.
+    Table { table: HeaderTable, block: &'a [u8], len: u32 },
     /// The beginning of a TLS handshake, as it is on the wire; `headless` without the head of its record. No payload.
     Hello { octets: &'a [u8], headless: bool },
 }
@@ -274,6 +278,11 @@ fn segment_record(octets: &[u8]) -> Result<SegmentRecord<'_>, Malformed> {
         segment::END => What::End,
         segment::ERROR => What::Lost { errno: head.errno },
         segment::HELLO => What::Hello { octets: fields.slice(head.captured as usize)?, headless: head.seq == TLS_HEAD },
+        segment::TABLE => {
+            let table = HeaderTable { kind: fields.u64()?, address: fields.u64()?, added: fields.u64()? };
+            let block = (head.captured as usize).checked_sub(size_of::<HeaderTable>()).ok_or(Malformed)?;
+            What::Table { table, block: fields.slice(block)?, len: head.len }
+        }
         segment::CONTEXT => What::Context(told(&mut fields, head.len, head.captured)?),
         _ => return Err(Malformed),
     };

@@ -7,7 +7,6 @@
 pub mod hello;
 mod kept;
 pub mod kernel;
-mod registers;
 mod session;
 
 use agent_common::counter::Counter;
@@ -20,10 +19,10 @@ use crate::call::{self, Call};
 use crate::context;
 use crate::maps::{SOCKETS, TLS_CALLS, count, given};
 use crate::payload::Payload;
+use crate::registers::Registers;
 use crate::segment::{self, Plaintext};
 use crate::socket::{Socket, tls};
 pub use crate::tls::kept::Kept;
-use crate::tls::registers::Registers;
 pub use crate::tls::session::{Session, SessionId, Thread};
 
 /// Who calls a library: a thread by its id, or a goroutine, which may change its thread, by the address of its `runtime.g`.

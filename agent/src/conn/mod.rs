@@ -5,5 +5,7 @@ mod hellos;
 mod pairs;
 mod stream;
 mod table;
+mod tables;
 
 pub use self::table::{Connections, ExchangeId, Finished, OpenSide, Stats, Step};
+pub use self::tables::{Counts, Located};

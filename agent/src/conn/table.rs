@@ -4,16 +4,18 @@ use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid};
+use agent_common::record::{HeaderTable, table};
 use agent_common::{hint, limits};
 use rustc_hash::FxHashMap;
 
 use super::hellos::Hellos;
 use super::pairs::Pairs;
 use super::stream::{Place, Popped, Stream};
+use super::tables::{Counts, Lane, Located, Tables};
 use crate::probe::sys::Hints;
 use crate::protocol::amqp::Transfer;
 use crate::protocol::http::{self, HttpMessage, Method};
-use crate::protocol::http2::Side;
+use crate::protocol::http2::{self, Anchor, OwnTable, Side};
 use crate::protocol::kafka::Call;
 use crate::protocol::tls::{Hello, Session};
 use crate::protocol::{
@@ -104,6 +106,8 @@ pub enum Step {
     },
     /// A message was moved, and settled.
     Moved(Finished<Transfer>),
+    /// A process's table of header fields was found, to be read for [`Connections::adopt`].
+    Located(Located),
 }
 
 /// What the table counts. Monotonic, but for the first three.
@@ -176,6 +180,8 @@ pub struct Connections {
     unsettled: Vec<ConnId>,
     /// Connections that may learn from their other end.
     pairs: Pairs,
+    /// Those that may learn from their process.
+    tables: Tables,
     exchanges: Vec<Exchanged>,
     notices: Vec<Notice>,
     stats: Stats,
@@ -200,6 +206,7 @@ impl Connections {
             holding: Vec::new(),
             unsettled: Vec::new(),
             pairs: Pairs::default(),
+            tables: Tables::default(),
             exchanges: Vec::new(),
             notices: Vec::new(),
             stats: Stats::default(),
@@ -288,6 +295,9 @@ impl Connections {
         if let What::Hello { octets, headless } = record.what {
             return self.hello(record.conn, octets, headless);
         }
+        if let What::Table { table, block, len } = record.what {
+            return self.locate(record, table, block, len, out);
+        }
         if !self.contains(record.conn) {
             self.stats.unannounced += 1;
             self.insert(record.conn, None, false, record.at, record.thread.tgid);
@@ -301,13 +311,24 @@ impl Connections {
         let direction = record.direction;
         match record.what {
             What::Data { len, octets, tail } => {
+                if direction == Direction::Ingress {
+                    self.tables.received(record.conn, &record.thread);
+                }
                 let missing = u64::from(len).saturating_sub(octets.len() as u64);
                 let segment =
                     Segment { at: record.at, thread: record.thread, position: record.seq, octets, missing, tail };
                 self.data(record.conn, direction, record.seq, len, &segment);
+                if direction == Direction::Egress
+                    && let Some(fields) = self.tables.sent(record.conn, &record.thread)
+                {
+                    self.located((record.conn, direction), record.thread.tgid, out, |follower| {
+                        let (address, anchor) = follower.locate_sent(&fields)?;
+                        Some((HeaderTable { kind: table::GO, address, added: 0 }, anchor))
+                    });
+                }
             }
             What::Context(told) => connection.learn(direction, record.seq, told),
-            What::Hello { .. } => {}
+            What::Hello { .. } | What::Table { .. } => {}
             What::End => self.end(record.conn, direction, record.seq, record.at),
             What::Lost { errno } => {
                 self.give_up(record.conn);
@@ -372,6 +393,93 @@ impl Connections {
         for conn in ends {
             if let Some(connection) = self.table.get_mut(&conn) {
                 connection.note_unsettled(conn, &mut self.unsettled);
+            }
+            // It may have learnt what is looked for.
+            self.seek(conn);
+        }
+    }
+
+    /// Whether a connection refers to what only its process knows.
+    fn seek(&mut self, conn: ConnId) {
+        let Some(connection) = self.table.get_mut(&conn) else { return };
+        let Some(follower) = connection.follower.as_mut().and_then(|follower| follower.http2_mut()) else { return };
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let lane = (conn, direction);
+            if follower.is_short(direction) {
+                if self.tables.want(lane, connection.tgid, connection.last) {
+                    follower.seek_table(direction, true);
+                }
+            } else if self.tables.wants(lane) && follower.is_complete(direction) {
+                follower.seek_table(direction, false);
+                self.tables.forget(lane);
+            }
+        }
+    }
+
+    /// The processes whose tables of header fields are looked for.
+    #[must_use]
+    pub fn tables_wanted(&self) -> Vec<Tgid> {
+        self.tables.processes()
+    }
+
+    /// Those of them that are new since the last call.
+    pub fn tables_newly_wanted(&mut self) -> Vec<Tgid> {
+        self.tables.take_new()
+    }
+
+    /// What became of those that were found.
+    #[must_use]
+    pub const fn tables(&self) -> Counts {
+        self.tables.counts
+    }
+
+    /// A thread is about to decode a block, or to encode a field, by a table.
+    fn locate(&mut self, record: &SegmentRecord<'_>, table: HeaderTable, block: &[u8], len: u32, out: &mut Vec<Step>) {
+        let thread = &record.thread;
+        if record.direction == Direction::Egress {
+            return self.tables.encodes(thread, &table);
+        }
+        let Some(conn) = self.tables.decodes(thread, &table) else { return };
+        self.located((conn, Direction::Ingress), thread.tgid, out, |follower| {
+            Some((table, follower.locate(table.address, table.added, block, len as usize)?))
+        });
+    }
+
+    /// Where a table is, and how what it holds belongs to what was seen, if `find` says so.
+    fn located(
+        &mut self,
+        (conn, direction): Lane,
+        tgid: Tgid,
+        out: &mut Vec<Step>,
+        find: impl FnOnce(&mut http2::Follower) -> Option<(HeaderTable, Anchor)>,
+    ) {
+        let Some(connection) = self.table.get_mut(&conn) else { return };
+        // Until what is missing has come, what the thread works on was not read here.
+        let holds = connection.streams[index(direction)].is_holding();
+        let follower = connection.follower.as_mut().and_then(|follower| follower.http2_mut());
+        if let Some((table, anchor)) = follower.and_then(find).filter(|_| !holds) {
+            self.tables.asked((conn, direction));
+            out.push(Step::Located(Located { conn, direction, tgid, table, anchor }));
+        }
+    }
+
+    /// A table that was found has been read, or could not be.
+    pub fn adopt(&mut self, located: &Located, own: Option<&OwnTable>) {
+        let Located { conn, direction, anchor, .. } = *located;
+        // Its other end may have told meanwhile.
+        self.seek(conn);
+        let follower = self.table.get_mut(&conn).and_then(|connection| connection.follower.as_mut()?.http2_mut());
+        let adopted = own.zip(follower).is_some_and(|(own, follower)| follower.adopt(direction, anchor, own));
+        self.tables.answered((conn, direction), adopted);
+        self.seek(conn);
+    }
+
+    /// Does not look any longer for tables that were not found.
+    fn give_up_tables(&mut self, now: MonoNanos) {
+        for (conn, direction) in self.tables.give_up(now) {
+            let follower = self.table.get_mut(&conn).and_then(|connection| connection.follower.as_mut()?.http2_mut());
+            if let Some(follower) = follower {
+                follower.seek_table(direction, false);
             }
         }
     }
@@ -483,6 +591,9 @@ impl Connections {
         self.with_follower(conn, |follower, out| follower.close(at, end, &mut { out }));
         self.settle(conn, out);
         let Some(Connection { follower, endpoints, .. }) = self.table.remove(&conn) else { return };
+        for direction in [Direction::Egress, Direction::Ingress] {
+            self.tables.forget((conn, direction));
+        }
         if let Some(endpoints) = &endpoints {
             self.pairs.forget(conn, endpoints);
         }
@@ -504,6 +615,7 @@ impl Connections {
             }
         }
         self.settle_all(now, out);
+        self.give_up_tables(now);
     }
 
     /// Hands on what nothing has spoken against for a second.
@@ -538,6 +650,7 @@ impl Connections {
             }
         }
         self.pairs.retain(|conn| self.table.contains_key(&conn));
+        self.tables.retain(|conn| self.table.contains_key(&conn));
         for connection in self.table.values_mut() {
             if let Some(follower) = &mut connection.follower {
                 self.followed += follower.take_stats();
@@ -599,6 +712,7 @@ impl Connections {
         {
             let lacking = follower.is_lacking();
             self.compare(conn, endpoints, lacking);
+            self.seek(conn);
         }
     }
 }

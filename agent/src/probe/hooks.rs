@@ -64,6 +64,12 @@ const fn function(program: &'static str) -> Hook {
     Hook { program, category: "uprobe", tracepoint: program, used: Use::AtFunctions, need }
 }
 
+/// A program for functions that tell what header tables hold.
+const fn table(program: &'static str) -> Hook {
+    let need = Need::Optional("what header tables of HTTP/2 held before the agent came");
+    Hook { program, category: "uprobe", tracepoint: program, used: Use::AtFunctions, need }
+}
+
 const ENTRY: Need = Need::Optional("sent octets carry the time of the call's return instead of its entry");
 
 /// In the order of attaching: connections and processes first, then what moves octets, entries before returns.
@@ -105,6 +111,9 @@ pub const HOOKS: &[Hook] = &[
     function(GO_TLS_ENTRY),
     function(GO_TLS_WRITE),
     function(GO_TLS_RET),
+    table(GO_HPACK_DECODE),
+    table(GO_HPACK_ENCODE),
+    table(HPACK_INFLATE),
 ];
 
 /// The programs at functions of TLS libraries: where one begins, where it returns, where rustls hands over what it has
@@ -115,3 +124,7 @@ pub const RUSTLS_TAKEN: &str = "rustls_taken";
 pub const GO_TLS_ENTRY: &str = "go_tls_entry";
 pub const GO_TLS_WRITE: &str = "go_tls_write";
 pub const GO_TLS_RET: &str = "go_tls_ret";
+/// The programs where Go decodes header fields and encodes them, and where nghttp2 decodes them.
+pub const GO_HPACK_DECODE: &str = "go_hpack_decode";
+pub const GO_HPACK_ENCODE: &str = "go_hpack_encode";
+pub const HPACK_INFLATE: &str = "hpack_inflate";

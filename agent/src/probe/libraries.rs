@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use agent_common::ids::Tgid;
 use agent_common::tls::RETURN;
-use agent_common::tls::function::{GO, GO_WRITE, RUSTLS_READ};
+use agent_common::tls::function::{GO, GO_WRITE, HPACK_DECODE, HPACK_ENCODE, HPACK_INFLATE, RUSTLS_READ};
 use anyhow::Context as _;
 use aya::Ebpf;
 use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::hooks::{GO_TLS_ENTRY, GO_TLS_RET, GO_TLS_WRITE, RUSTLS_TAKEN, TLS_ENTRY, TLS_RETURN};
+use super::hooks::{
+    self, GO_HPACK_DECODE, GO_HPACK_ENCODE, GO_TLS_ENTRY, GO_TLS_RET, GO_TLS_WRITE, RUSTLS_TAKEN, TLS_ENTRY, TLS_RETURN,
+};
 use crate::process::programs::{FileId, Library};
 use crate::process::tls::{Kind, Place};
 
@@ -22,11 +24,20 @@ const FILES: usize = 512;
 /// How long a file stays hooked after its last process has ended: short-lived programs come again.
 const LINGER: Duration = Duration::from_secs(30);
 
+/// How long functions that decode or encode header fields stay hooked in a row, and how long not after that: each call costs its process a
+/// microsecond. Three requests tell what there is to know.
+const WATCHED: Duration = Duration::from_secs(3);
+const RESTING: Duration = Duration::from_secs(20);
+/// Files hooked at them at the same time.
+const WATCHES: usize = 8;
+
 /// The files that are hooked.
 #[derive(Default)]
 pub(super) struct Libraries {
     files: FxHashMap<FileId, Hooked>,
     loaded: bool,
+    /// Some are hooked where they decode and encode header fields, or were.
+    watching: bool,
     /// Why the kernel takes none.
     refused: Option<String>,
 }
@@ -35,6 +46,17 @@ struct Hooked {
     links: Vec<UProbeLink>,
     users: FxHashSet<Tgid>,
     unused_since: Option<Instant>,
+    /// It has functions that decode or encode header fields.
+    codes: Option<Library>,
+    watch: Watch,
+}
+
+/// Whether those functions are hooked.
+enum Watch {
+    No,
+    Since(Instant, #[expect(dead_code, reason = "hooked as long as this lives")] Vec<UProbeLink>),
+    /// They were, and are not again for a while.
+    Rests(Instant),
 }
 
 impl Libraries {
@@ -60,10 +82,12 @@ impl Libraries {
                         }
                         self.loaded = true;
                     }
-                    match hook(ebpf, &file) {
+                    match hook(ebpf, &file, |place| !codes_fields(place)) {
                         Ok(links) => {
                             tracing::debug!(file = %file.path.display(), hooks = links.len(), "TLS library hooked");
-                            place.insert(Hooked { links, users: FxHashSet::from_iter([tgid]), unused_since: None });
+                            let users = FxHashSet::from_iter([tgid]);
+                            let codes = file.places.iter().any(codes_fields).then_some(file);
+                            place.insert(Hooked { links, users, unused_since: None, codes, watch: Watch::No });
                         }
                         Err(error) => tracing::warn!("TLS of {} is not seen: {error:#}", file.path.display()),
                     }
@@ -85,15 +109,70 @@ impl Libraries {
     pub(super) fn sweep(&mut self) {
         let unused = |hooked: &Hooked| hooked.unused_since.is_some_and(|since| since.elapsed() > LINGER);
         let gone: Vec<_> = self.files.extract_if(|_, hooked| unused(hooked)).collect();
-        if !gone.is_empty() {
-            // The kernel waits for programs that run with each: nobody has to wait for that.
-            let _ = std::thread::Builder::new().name("remora-unhook".to_owned()).spawn(move || drop(gone));
+        unhook(gone);
+    }
+
+    /// Hooks the functions that decode and encode header fields in what these processes run, for a moment, and lets go of all others.
+    pub(super) fn watch(&mut self, ebpf: &mut Ebpf, wanted: &[Tgid]) {
+        if wanted.is_empty() && !self.watching {
+            return;
+        }
+        let mut watched = 0;
+        let mut gone = Vec::new();
+        for hooked in self.files.values_mut() {
+            let wanted = wanted.iter().any(|tgid| hooked.users.contains(tgid));
+            match hooked.watch {
+                Watch::Since(since, _) if !wanted || since.elapsed() > WATCHED => {
+                    let rests = if wanted { Watch::Rests(Instant::now()) } else { Watch::No };
+                    gone.push(std::mem::replace(&mut hooked.watch, rests));
+                }
+                Watch::Since(..) => watched += 1,
+                Watch::Rests(since) if since.elapsed() > RESTING => hooked.watch = Watch::No,
+                Watch::No | Watch::Rests(_) => {}
+            }
+        }
+        unhook(gone);
+        self.watching = watched > 0;
+        for hooked in self.files.values_mut() {
+            let Some(file) = hooked.codes.as_ref().filter(|_| matches!(hooked.watch, Watch::No)) else { continue };
+            if watched >= WATCHES || !wanted.iter().any(|tgid| hooked.users.contains(tgid)) {
+                continue;
+            }
+            hooked.watch = match hook(ebpf, file, codes_fields) {
+                Ok(links) => {
+                    tracing::debug!(file = %file.path.display(), "header tables are looked for");
+                    watched += 1;
+                    self.watching = true;
+                    Watch::Since(Instant::now(), links)
+                }
+                Err(error) => {
+                    tracing::debug!(file = %file.path.display(), "header tables are not looked for: {error:#}");
+                    Watch::Rests(Instant::now())
+                }
+            };
         }
     }
 
     /// How many files are hooked, and at how many places.
     pub(super) fn count(&self) -> (u64, u64) {
         (self.files.len() as u64, self.files.values().map(|hooked| hooked.links.len() as u64).sum())
+    }
+
+    /// How many files are hooked where they decode and encode header fields.
+    pub(super) fn watched(&self) -> u64 {
+        self.files.values().filter(|hooked| matches!(hooked.watch, Watch::Since(..))).count() as u64
+    }
+}
+
+/// Whether a place is where header fields are decoded or encoded: it is hooked only now and then.
+fn codes_fields(place: &Place) -> bool {
+    matches!(place.function, HPACK_DECODE | HPACK_ENCODE | HPACK_INFLATE)
+}
+
+/// Lets go of hooks. The kernel waits for programs that run with each: nobody has to wait for that.
+fn unhook<T: Send + 'static>(gone: Vec<T>) {
+    if !gone.is_empty() {
+        let _ = std::thread::Builder::new().name("remora-unhook".to_owned()).spawn(move || drop(gone));
     }
 }
 
@@ -102,19 +181,29 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut UProbe>
 }
 
 fn load(ebpf: &mut Ebpf) -> anyhow::Result<()> {
-    for name in [TLS_ENTRY, TLS_RETURN, RUSTLS_TAKEN, GO_TLS_ENTRY, GO_TLS_WRITE, GO_TLS_RET] {
+    for name in [
+        TLS_ENTRY,
+        TLS_RETURN,
+        RUSTLS_TAKEN,
+        GO_TLS_ENTRY,
+        GO_TLS_WRITE,
+        GO_TLS_RET,
+        GO_HPACK_DECODE,
+        GO_HPACK_ENCODE,
+        hooks::HPACK_INFLATE,
+    ] {
         program(ebpf, name)?.load().with_context(|| format!("the kernel refuses the program {name}"))?;
     }
     Ok(())
 }
 
-/// Hooks the places of a file. The kernel refuses some instructions; the others are of use without those: a call that is seen
+/// Hooks some places of a file. The kernel refuses some instructions; the others are of use without those: a call that is seen
 /// to begin or to return alone shows nothing.
-fn hook(ebpf: &mut Ebpf, file: &Library) -> anyhow::Result<Vec<UProbeLink>> {
+fn hook(ebpf: &mut Ebpf, file: &Library, which: impl Fn(&Place) -> bool) -> anyhow::Result<Vec<UProbeLink>> {
     let mut links = Vec::with_capacity(file.places.len());
     let path = format!("/proc/self/fd/{}", file.file.as_raw_fd());
     let mut refused = None;
-    for place in &*file.places {
+    for place in file.places.iter().filter(|place| which(place)) {
         match hook_one(ebpf, place, &path) {
             Ok(link) => links.push(link),
             Err(error) => {
@@ -133,6 +222,9 @@ fn hook_one(ebpf: &mut Ebpf, place: &Place, path: &str) -> anyhow::Result<UProbe
     let (name, cookie) = match place.kind {
         Kind::Entry if place.function == GO_WRITE => (GO_TLS_WRITE, place.function),
         Kind::Entry if GO.contains(&place.function) => (GO_TLS_ENTRY, place.function),
+        Kind::Entry if place.function == HPACK_DECODE => (GO_HPACK_DECODE, place.function),
+        Kind::Entry if place.function == HPACK_ENCODE => (GO_HPACK_ENCODE, place.function),
+        Kind::Entry if place.function == HPACK_INFLATE => (hooks::HPACK_INFLATE, place.function),
         Kind::Entry if place.function == RUSTLS_READ => (RUSTLS_TAKEN, place.function),
         Kind::Entry => (TLS_ENTRY, place.function),
         Kind::Return => (TLS_RETURN, place.function | RETURN),

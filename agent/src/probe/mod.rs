@@ -319,6 +319,17 @@ impl Probe {
         self.libraries.hook(&mut self.ebpf, tgid, files);
     }
 
+    /// Hooks the functions that decode header fields in what these processes run, for a moment, and no others.
+    pub fn watch_tables(&mut self, wanted: &[Tgid]) {
+        self.libraries.watch(&mut self.ebpf, wanted);
+    }
+
+    /// Files that are hooked for that now.
+    #[must_use]
+    pub fn tables_watched(&self) -> u64 {
+        self.libraries.watched()
+    }
+
     /// Files that are hooked for their functions of TLS libraries, and at how many places.
     #[must_use]
     pub fn libraries(&self) -> (u64, u64) {

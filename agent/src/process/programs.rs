@@ -18,7 +18,9 @@ use rustc_hash::FxHashMap;
 
 use super::maps::mapping;
 use super::tls::{self, Place};
-use super::{asyncio, go, read};
+use super::{asyncio, go, hpack, read};
+use crate::conn::Located;
+use crate::protocol::http2::OwnTable;
 
 /// Processes that wait to be looked into; what comes on top counts as one without coroutines, and is asked about again when it
 /// next speaks TLS.
@@ -56,6 +58,7 @@ enum Looked {
 enum Question {
     Process { number: u64, tgid: Tgid },
     Libraries { tgid: Tgid, speaks: bool },
+    Table(Located),
 }
 
 /// What was found in the files of a process.
@@ -65,6 +68,8 @@ pub enum Answer {
     /// The files with functions of TLS libraries that it has mapped; [`STANDING`] for those of the host, which any process
     /// may map.
     Libraries { tgid: Tgid, files: Vec<Library>, speaks: bool },
+    /// The table of header fields that a process has for a connection, if it could be read.
+    Table { located: Located, own: Option<OwnTable> },
     /// The libraries of the host, and of the processes there were at the start, were told of.
     LookedAround,
 }
@@ -129,8 +134,8 @@ impl Programs {
         self.known.entry(tgid).or_default().coroutines = coroutines;
     }
 
-    /// A process runs a file that may be new: asks for functions of TLS libraries in it.
-    pub fn executed(&self, tgid: Tgid) {
+    /// A process runs a file that may be new: asks for functions of TLS libraries in it, and of others that are hooked.
+    pub fn look_at_files(&self, tgid: Tgid) {
         if self.libraries {
             // Without room it is asked about when it speaks TLS.
             let _ = self.ask.try_send(Question::Libraries { tgid, speaks: false });
@@ -143,6 +148,11 @@ impl Programs {
             // Without room it is asked about at its next connection.
             let _ = self.ask.try_send(Question::Libraries { tgid, speaks: true });
         }
+    }
+
+    /// Reads a table of header fields; whether there is room for the question.
+    pub fn read_table(&self, located: Located) -> bool {
+        self.ask.try_send(Question::Table(located)).is_ok()
     }
 
     fn known(&mut self, tgid: Tgid) -> Option<&mut Known> {
@@ -195,7 +205,7 @@ impl Programs {
                     }
                     return Some(answer);
                 }
-                Answer::LookedAround => return Some(answer),
+                Answer::Table { .. } | Answer::LookedAround => return Some(answer),
             }
         }
     }
@@ -255,6 +265,10 @@ impl Reader {
             Question::Libraries { tgid, speaks } => {
                 let files = self.libraries(tgid);
                 self.send(Answer::Libraries { tgid, files, speaks })
+            }
+            Question::Table(located) => {
+                let own = hpack::read(located.tgid.0, &located.table);
+                self.send(Answer::Table { located, own })
             }
         }
     }

@@ -8,14 +8,14 @@
 //! CPython 3.8 to 3.13 with the module as a file of its own, as it is built by default. Nothing is told of other loops than
 //! those that run `asyncio`'s tasks in C, nor of interpreters without a global lock.
 
-mod memory;
 mod modules;
+mod program;
 mod symbols;
 
 use agent_common::asyncio::{AsyncioLayout, keys};
 
-use self::memory::Memory;
 use super::maps::{Mapping, mapping};
+use super::memory::Memory;
 
 /// Octets of static data, or of a module's state, that are looked through. They have some hundred.
 const MOST: u64 = 4096;

@@ -1,7 +1,8 @@
 //! The state of a module that was imported: from Python's `_PyRuntime`, by its interpreters, to `sys.modules`.
 
-use super::memory::{Memory, Program};
+use super::program::Program;
 use super::symbols;
+use crate::process::memory::Memory;
 
 /// The most modules of a process that are gone through.
 const MODULES: u64 = 64 * 1024;

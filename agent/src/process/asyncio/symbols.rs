@@ -6,8 +6,8 @@ use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader as _, SectionHeader as _, Sym as _};
 use object::{LittleEndian, ReadCache};
 
-use super::super::maps::mapping;
-use super::memory::Memory;
+use crate::process::maps::mapping;
+use crate::process::memory::Memory;
 
 const ENDIAN: LittleEndian = LittleEndian;
 /// The most octets of a table of symbols.

@@ -8,7 +8,7 @@ use super::elf::Image;
 use super::names::Defined;
 use super::{Kind, Place};
 
-const FUNCTIONS: [(&str, u64); 15] = [
+const FUNCTIONS: [(&str, u64); 16] = [
     ("SSL_read", function::SSL_READ),
     ("SSL_read_ex", function::SSL_READ_EX),
     ("SSL_write", function::SSL_WRITE),
@@ -24,6 +24,8 @@ const FUNCTIONS: [(&str, u64); 15] = [
     ("gnutls_record_send2", function::GNUTLS_SEND2),
     ("gnutls_handshake", function::GNUTLS_HANDSHAKE),
     ("gnutls_deinit", function::GNUTLS_DEINIT),
+    // Node has it beside its OpenSSL.
+    ("nghttp2_hd_inflate_hd_nv", function::HPACK_INFLATE),
 ];
 
 /// Functions that are the next one with fewer arguments, since OpenSSL 3.3 and GnuTLS 3.6.3. One that calls the other is not
@@ -91,5 +93,6 @@ fn returns(function: u64) -> bool {
             | function::GNUTLS_DEINIT
             | function::RUSTLS_READ
             | function::RUSTLS_DROP
+            | function::HPACK_INFLATE
     )
 }

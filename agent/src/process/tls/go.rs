@@ -10,7 +10,7 @@ use memchr::memmem;
 use super::elf::{Image, Section};
 use super::{Kind, Place, code};
 
-const FUNCTIONS: [(&[u8], u64, Part); 8] = [
+const FUNCTIONS: [(&[u8], u64, Part); 12] = [
     (b"crypto/tls.(*Conn).Read\0", function::GO_READ, Part::Whole),
     (b"crypto/tls.(*Conn).Read.deferwrap1\0", function::GO_READ, Part::Deferred(1)),
     (b"crypto/tls.(*Conn).Read.deferwrap2\0", function::GO_READ, Part::Deferred(2)),
@@ -19,9 +19,15 @@ const FUNCTIONS: [(&[u8], u64, Part); 8] = [
     (b"crypto/tls.(*Conn).Write.deferwrap2\0", function::GO_WRITE, Part::Deferred(2)),
     (b"crypto/tls.(*Conn).clientHandshake\0", function::GO_HANDSHAKE, Part::Whole),
     (b"crypto/tls.(*Conn).serverHandshake\0", function::GO_HANDSHAKE, Part::Whole),
+    // That of net/http, and that of grpc-go.
+    (b"vendor/golang.org/x/net/http2/hpack.(*Decoder).Write\0", function::HPACK_DECODE, Part::Whole),
+    (b"golang.org/x/net/http2/hpack.(*Decoder).Write\0", function::HPACK_DECODE, Part::Whole),
+    (b"vendor/golang.org/x/net/http2/hpack.(*Encoder).WriteField\0", function::HPACK_ENCODE, Part::Whole),
+    (b"golang.org/x/net/http2/hpack.(*Encoder).WriteField\0", function::HPACK_ENCODE, Part::Whole),
 ];
 /// What these names have in common.
-const PREFIX: &[u8] = b"crypto/tls.(*Conn).";
+const PREFIXES: [&[u8]; 3] =
+    [b"crypto/tls.(*Conn).", b"vendor/golang.org/x/net/http2/hpack.", b"golang.org/x/net/http2/hpack."];
 /// More than the longest of them, in octets.
 const NAME: u64 = 64;
 /// The most functions of a program whose table is read.
@@ -41,9 +47,12 @@ pub(super) fn places(image: &Image<'_>) -> Vec<Place> {
 
 /// The places of one function, all or none: a call that is seen to begin must be seen to end.
 fn of_function(image: &Image<'_>, whole: &Found, found: &[Found]) -> Option<Vec<Place>> {
-    let mut returns = code::returns(image, whole.from, whole.to).filter(|returns| !returns.is_empty())?;
     let place = |address, kind| Some(Place { function: whole.function, at: image.place_of_code(address)?, kind });
     let mut places = vec![place(code::emulated_in_go(image, whole.from).unwrap_or(whole.from), Kind::Entry)?];
+    if matches!(whole.function, function::HPACK_DECODE | function::HPACK_ENCODE) {
+        return Some(places);
+    }
+    let mut returns = code::returns(image, whole.from, whole.to).filter(|returns| !returns.is_empty())?;
     if let Some((nth, address, deferred)) =
         [1, 2].into_iter().find_map(|nth| deferred(image, whole, &returns, found, nth))
     {
@@ -192,7 +201,7 @@ impl Table {
     fn names(&self, image: &Image<'_>) -> Vec<(u64, u64, Part)> {
         let mut found = Vec::new();
         image.pieces(&self.names, NAME, |from, piece| {
-            for hit in memmem::find_iter(piece, PREFIX) {
+            for hit in PREFIXES.iter().flat_map(|prefix| memmem::find_iter(piece, prefix)) {
                 let begins = hit == 0 || piece[hit - 1] == 0;
                 let known = FUNCTIONS.iter().find(|(name, ..)| begins && piece[hit..].starts_with(name));
                 found.extend(known.map(|(_, function, part)| (from + hit as u64, *function, *part)));

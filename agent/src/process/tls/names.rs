@@ -16,7 +16,7 @@ const TABLES: u64 = 2 * 1024 * 1024 * 1024;
 /// The octets of a symbol: name, information, visibility, section, address, size (`Elf64_Sym`).
 const SYMBOL: u64 = 24;
 /// What names of interest contain, and few others: the strings are searched for each.
-const PARTS: [&[u8]; 3] = [b"SSL_", b"gnutls_", b"CommonState"];
+const PARTS: [&[u8]; 4] = [b"SSL_", b"gnutls_", b"CommonState", b"nghttp2_hd_inflate_hd_nv"];
 
 /// Which of a file's tables of symbols.
 #[derive(Clone, Copy)]

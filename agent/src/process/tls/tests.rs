@@ -102,7 +102,7 @@ fn expected(file: &Path, functions: &[(&str, u64)]) -> Option<Vec<Place>> {
 }
 
 fn returns(function: u64) -> bool {
-    !matches!(function, function::SSL_FREE | function::SSL_BEGINS | function::GNUTLS_DEINIT)
+    !matches!(function, function::SSL_FREE | function::SSL_BEGINS | function::GNUTLS_DEINIT | function::HPACK_INFLATE)
 }
 
 /// Go's functions are hooked where they save the frame's pointer; and where the first closure that can be hooked so does the
@@ -179,7 +179,9 @@ fn openssl_in_a_library_and_in_node() {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     match std::env::split_paths(&folders).map(|folder| folder.join("node")).find(|node| node.is_file()) {
         // Some distributions link it with the library.
-        Some(node) if !of(&node).is_empty() => has(&node, &OPENSSL),
+        Some(node) if !of(&node).is_empty() => {
+            has(&node, &[&OPENSSL[..], &[("nghttp2_hd_inflate_hd_nv", function::HPACK_INFLATE)]].concat());
+        }
         _ => println!("SKIPPED: no node with its own OpenSSL"),
     }
 }
@@ -189,6 +191,31 @@ fn gnutls() {
     if let Some(library) = library("libgnutls.so.30") {
         has(&library, &GNUTLS);
     }
+}
+
+#[test]
+fn where_go_decodes_and_encodes_header_fields() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "package main\n\nimport \"net/http\"\n\nfunc main() { http.ListenAndServe(\"\", nil) }\n";
+    let coding = |name: &str, arguments: &[&str]| {
+        let program = compile(folder.path(), name, source, "go build", arguments)?;
+        let functions = [function::HPACK_DECODE, function::HPACK_ENCODE];
+        let of_table = of(&program).into_iter().filter(|place| functions.contains(&place.function)).collect::<Vec<_>>();
+        assert_eq!(
+            of_table.iter().map(|place| (place.function, place.kind)).collect::<Vec<_>>(),
+            functions.map(|function| (function, Kind::Entry))
+        );
+        Some((program, of_table))
+    };
+    let Some((program, places)) = coding("plain.go", &[]) else { return };
+    for (place, name) in places.iter().zip(["(*Decoder).Write", "(*Encoder).WriteField"]) {
+        let Some((at, code)) = disassembled(&program, &format!("vendor/golang.org/x/net/http2/hpack.{name}")) else {
+            return;
+        };
+        let end = code.last().unwrap().0;
+        assert!((at..end.min(at + 64)).contains(&place.at), "{place:?} of {name} at {at:#x}");
+    }
+    coding("stripped.go", &["-ldflags=-s -w"]);
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub struct Own {
     /// Files with functions of TLS libraries that are hooked, and the places that is at.
     pub tls_files: u64,
     pub tls_hooks: u64,
+    pub table_files: u64,
     /// Spans delivered, by exporter.
     pub spans_exported: Vec<(&'static str, u64)>,
     /// Spans not delivered, by exporter and reason.
@@ -141,6 +142,8 @@ const SPANS_LEFT_OUT: Family =
 const SDK_PROCESSES: Family =
     gauge("remora_sdk_processes", "Processes known to make spans of their own, with an SDK of OpenTelemetry.");
 const TLS_FILES: Family = gauge("remora_tls_files", "Executables and libraries whose TLS functions are hooked.");
+const TABLE_FILES: Family =
+    gauge("remora_header_table_files", "Executables that are hooked for a moment where they decode header fields.");
 const TLS_HOOKS: Family = gauge("remora_tls_hooks", "Places at which they are.");
 const SPANS_EXPORTED: Family = counter("remora_spans_exported", "Spans that an exporter delivered.");
 const SPANS_DROPPED: Family = counter("remora_spans_dropped", "Spans that an exporter could not deliver, by reason.");
@@ -207,6 +210,7 @@ impl Own {
         to.one(&SDK_PROCESSES, self.sdk_processes)?;
         to.one(&TLS_FILES, self.tls_files)?;
         to.one(&TLS_HOOKS, self.tls_hooks)?;
+        to.one(&TABLE_FILES, self.table_files)?;
         to.by(&SPANS_EXPORTED, "exporter", &self.spans_exported)?;
         to.list(
             &SPANS_DROPPED,

@@ -4,6 +4,7 @@
 //! unknown, here and in every field that refers to it, until the entry has been added again.
 
 mod huffman;
+mod own;
 mod primitive;
 mod table;
 #[cfg(test)]
@@ -11,6 +12,8 @@ mod tests;
 
 use std::borrow::Cow;
 
+use self::own::History;
+pub use self::own::{Anchor, OwnTable};
 use self::primitive::{integer, string};
 use self::table::{Entry, FIXED, Found, Table, fixed};
 
@@ -31,16 +34,18 @@ pub(super) struct Decoder {
     table: Table,
     /// The largest size of the table that the receiver has ever allowed; `None` when that is not known.
     allowed: Option<u32>,
+    /// While something of the table is not known.
+    history: History,
+    /// A block has referred to what is not known.
+    short: bool,
 }
 
 impl Decoder {
     /// `complete`: every block from the first one on will be seen.
     pub(super) const fn new(complete: bool) -> Self {
-        if complete {
-            Self { table: Table::new(), allowed: Some(4096) }
-        } else {
-            Self { table: Table::unknown(), allowed: None }
-        }
+        let table = if complete { Table::new() } else { Table::unknown() };
+        let allowed = if complete { Some(4096) } else { None };
+        Self { table, allowed, history: History::new(), short: false }
     }
 
     /// The receiver allows a table of this size (RFC 9113, section 6.5.2). The sender may still use what was allowed
@@ -52,6 +57,7 @@ impl Decoder {
     /// Blocks were not seen, so what stands in the table is not known.
     pub(super) fn lose(&mut self) {
         self.table = Table::unknown();
+        self.history.restart();
     }
 
     /// Nothing of the table is unknown.
@@ -64,11 +70,49 @@ impl Decoder {
         self.table.learn(&other.table);
     }
 
+    /// Blocks have referred to what is not known.
+    pub(super) const fn is_short(&self) -> bool {
+        self.short && !self.table.is_complete()
+    }
+
+    /// Blocks are remembered, to know them again in [`Self::locate`], or not any more.
+    pub(super) fn seek(&mut self, seek: bool) {
+        self.history.seek(seek);
+    }
+
+    /// The process that decodes this has its table at `address`, had added so many entries to it, and was about to decode a block of
+    /// `len` octets that begins so. How its count and that of what was seen here belong together, once that is certain.
+    pub(super) fn locate(&mut self, address: u64, added: u64, block: &[u8], len: usize) -> Option<Anchor> {
+        if self.table.is_complete() { None } else { self.history.locate(address, added, block, len) }
+    }
+
+    /// The process that encodes this has encoded `fields`, for each of which the address of the table and what had been added to it is
+    /// given, and then sent the blocks that were read since the last call. Where its table is, and how the counts belong together.
+    pub(super) fn locate_sent(&mut self, fields: &[(u64, u64)]) -> Option<(u64, Anchor)> {
+        self.history.locate_sent(fields)
+    }
+
+    /// Takes over what the process has in its table; whether that fits what was seen here.
+    pub(super) fn adopt(&mut self, anchor: Anchor, own: &OwnTable) -> bool {
+        let fits = self.history.count(anchor).is_some_and(|added| self.table.adopt(added, own));
+        if fits {
+            self.short = false;
+        }
+        fits
+    }
+
     /// Decodes a whole block. After an error nothing of it is to be believed, nor is the table.
     pub(super) fn decode(&mut self, block: &[u8], mut field: impl FnMut(Field<'_>)) -> Result<(), Invalid> {
-        let done = self.read(block, &mut field);
+        let before = self.history.added();
+        let mut fields = 0;
+        let done = self.read(block, &mut |each: Field<'_>| {
+            fields += 1;
+            field(each);
+        });
         if done.is_none() {
             self.lose();
+        } else if !self.table.is_complete() {
+            self.history.note(block, before, fields);
         }
         done.ok_or(Invalid)
     }
@@ -81,7 +125,10 @@ impl Decoder {
                 // 1xxxxxxx: an indexed field (section 6.1).
                 0x80.. => {
                     let (index, rest) = integer(block, 7)?;
-                    field(self.indexed(index)?);
+                    let indexed = self.indexed(index)?;
+                    let known = indexed.name.is_some() && indexed.value.is_some();
+                    field(indexed);
+                    self.short |= !known;
                     rest
                 }
                 // 001xxxxx: the table's size, only at the beginning (sections 6.3 and 4.2).
@@ -111,7 +158,9 @@ impl Decoder {
                             Some((name, _)) => Some(Cow::Borrowed(name)),
                             None => name.map(|name| Cow::Owned(name.into_owned())),
                         };
+                        self.short |= name.is_none();
                         self.table.add(Entry { name, value: value.into() });
+                        self.history.add();
                     }
                     rest
                 }

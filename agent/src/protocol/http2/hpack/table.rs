@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
+use super::own::{OwnField, OwnTable};
+
 /// One field as it stands in the table.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -126,6 +128,41 @@ impl Table {
         self.complete = other.complete;
         self.size = self.entries.iter().map(Entry::size).sum();
         self.evict();
+    }
+
+    /// Takes over what the process that decodes by this table has in it, which was read at another time: `added` is what that counts
+    /// as added to the table as it stands here. What both know has to agree, else nothing is taken; whether it did.
+    pub(super) fn adopt(&mut self, added: u64, own: &OwnTable) -> bool {
+        let apart = |one: u64, other: u64| usize::try_from(one.saturating_sub(other)).unwrap_or(usize::MAX);
+        // Added since by who comes later.
+        let (theirs, ours) = (apart(own.added, added), apart(added, own.added));
+        if self.complete || ours > self.entries.len() || theirs > own.entries.len() {
+            return false;
+        }
+        let mut shared = self.entries.iter().skip(ours).zip(own.entries.iter().skip(theirs)).peekable();
+        // The counts alone do not tell where something can be compared, since a count may be read while it changes.
+        let compared = self.entries.is_empty() || shared.peek().is_some();
+        let agrees = |(entry, (name, value)): (&Entry, &OwnField)| {
+            entry.value == *value && entry.name.as_ref().is_none_or(|known| known[..] == name[..])
+        };
+        if !compared || !shared.all(agrees) {
+            return false;
+        }
+        let mut known = own.entries.iter().skip(theirs);
+        for (entry, (name, _)) in self.entries.iter_mut().skip(ours).zip(&mut known) {
+            entry.name.get_or_insert_with(|| Cow::Owned(name.to_vec()));
+        }
+        self.entries
+            .extend(known.map(|(name, value)| Entry { name: Some(Cow::Owned(name.to_vec())), value: value.clone() }));
+        // What was added there since has pushed out others, perhaps.
+        if theirs == 0 {
+            self.entries.truncate(ours.saturating_add(own.entries.len()));
+            self.capacity = self.capacity.or(usize::try_from(own.limit).ok());
+            self.complete = true;
+        }
+        self.size = self.entries.iter().map(Entry::size).sum();
+        self.evict();
+        true
     }
 
     fn clear(&mut self) {

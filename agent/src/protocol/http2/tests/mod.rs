@@ -4,6 +4,7 @@ mod calls;
 mod conversations;
 mod late;
 mod other_end;
+mod own_table;
 mod properties;
 mod upgrade;
 pub(super) mod wire;

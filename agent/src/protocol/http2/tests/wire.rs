@@ -35,6 +35,7 @@ pub(super) fn window_update(stream: u32) -> Vec<u8> {
 #[derive(Default)]
 pub(super) struct Peer {
     table: Vec<(String, String)>,
+    evicted: u64,
 }
 
 impl Peer {
@@ -64,11 +65,22 @@ impl Peer {
                     self.table.push((name.to_owned(), value.to_owned()));
                     while self.table.iter().map(|(name, value)| name.len() + value.len() + 32).sum::<usize>() > 4096 {
                         self.table.remove(0);
+                        self.evicted += 1;
                     }
                 }
             }
         }
         block
+    }
+
+    /// What it has in its table, the oldest first.
+    pub(super) fn entries(&self) -> &[(String, String)] {
+        &self.table
+    }
+
+    /// How many it has ever added to it.
+    pub(super) fn added(&self) -> u64 {
+        self.evicted + self.table.len() as u64
     }
 
     pub(super) fn headers(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) -> Vec<u8> {

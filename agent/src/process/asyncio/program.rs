@@ -1,47 +1,20 @@
-//! The memory of a process that runs Python: words, the programs mapped in it, and a few of its objects. Nothing that is read is
-//! believed: each length has a bound, and an address that is not mapped is `None`.
+//! The memory of a process that runs Python: the programs mapped in it, and a few of its objects.
 
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 
 use object::LittleEndian;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
+use crate::process::memory::Memory;
+
 /// `PyObject.ob_type`, `PyTypeObject.tp_name`: the same in all releases of Python 3.
 const TYPE: u64 = 8;
 const NAME: u64 = 24;
-/// `/proc/PID/mem` takes offsets of this many bits.
-const HIGHEST: u64 = i64::MAX as u64;
 /// A program's headers stand in its first octets.
 const HEADERS: usize = 4096;
 
-pub(super) struct Memory(File);
-
 impl Memory {
-    /// `None` when the process is gone, or may not be read.
-    pub(super) fn of(tgid: u32) -> Option<Self> {
-        File::open(format!("/proc/{tgid}/mem")).ok().map(Self)
-    }
-
-    pub(super) fn octets<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
-        let mut octets = [0; N];
-        self.0.read_exact_at(&mut octets, Some(at).filter(|at| *at <= HIGHEST)?).ok()?;
-        Some(octets)
-    }
-
-    pub(super) fn word(&self, at: u64) -> Option<u64> {
-        self.octets(at).map(u64::from_le_bytes)
-    }
-
-    /// The words in `octets` octets from an address on; the caller bounds them.
-    pub(super) fn words(&self, at: u64, octets: u64) -> Option<Vec<u64>> {
-        let mut read = vec![0; usize::try_from(octets).ok()?];
-        self.0.read_exact_at(&mut read, Some(at).filter(|at| *at <= HIGHEST)?).ok()?;
-        Some(read.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
-    }
-
     /// Whether an object of just this type stands at the address.
     fn is(&self, object: u64, name: &[u8; 5]) -> bool {
         let word = |at: u64| self.word(at);
