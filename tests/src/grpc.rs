@@ -54,6 +54,14 @@ impl Stack {
         Ok((server, u16::try_from(port)?))
     }
 
+    /// Starts grpc-go's client that waits at a gate after its first calls.
+    pub fn wait_at_gate(port: u16, count: usize) -> Result<Process> {
+        let arguments = ["gate".to_owned(), port.to_string(), count.to_string()];
+        let client = Process::spawn(fixture::program(Language::Go, "grpc").args(arguments))?;
+        anyhow::ensure!(client.line(DEADLINE)? == "gate", "not at the gate");
+        Ok(client)
+    }
+
     /// Runs its client to its end: `count` calls of each kind and of each end; gives its process' id.
     pub fn call(self, tonic: &Path, port: u16, count: usize) -> Result<u32> {
         let client = Process::spawn(self.command(tonic).args(["client", &port.to_string(), &count.to_string()]))?;

@@ -127,10 +127,27 @@ pub fn joined(spans: &[Span]) -> Result<()> {
 
 /// `count` requests by a fixture's client, `streams` at a time.
 pub fn call(client: Language, server: &Server, count: usize, streams: usize, gate: usize) -> Result<Process> {
+    Process::spawn(&mut caller(client, server, count, streams, gate))
+}
+
+/// The same, but only the first `distinct` of these requests again and again, slowly.
+pub fn call_again(
+    client: Language,
+    server: &Server,
+    distinct: usize,
+    count: usize,
+    streams: usize,
+    gate: usize,
+) -> Result<Process> {
+    Process::spawn(caller(client, server, count, streams, gate).env("FIXTURE_DISTINCT", distinct.to_string()))
+}
+
+fn caller(client: Language, server: &Server, count: usize, streams: usize, gate: usize) -> Command {
     let numbers = [count, streams, gate].map(|number| number.to_string());
     // Python's own directory is where it looks for the package `h2`.
     let name = if client == Language::Python { "http2_client" } else { "h2" };
     let mut command = fixture::program(client, name);
     command.envs(server.credentials.iter().map(|folder| (tls::VARIABLE, folder)));
-    Process::spawn(command.args(["client", &server.url("")]).args(numbers))
+    command.args(["client", &server.url("")]).args(numbers);
+    command
 }
