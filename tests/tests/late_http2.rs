@@ -26,9 +26,19 @@ fn now() -> Result<u64> {
     Ok(u64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos())?)
 }
 
-/// What an agent tells of a connection whose client goes on by `go`: all its spans, and how many tables it has read. The hooks that it
-/// needed for a moment are gone by the end.
-fn watch(agent: Agent, mut client: Process, count: usize) -> Result<(u64, Vec<Span>, f64)> {
+/// What an agent tells of a connection whose client goes on by `go`.
+struct Told {
+    /// When that was.
+    from: u64,
+    spans: Vec<Span>,
+    /// Tables that it has read.
+    read: f64,
+    /// Exchanges that it counts as lost while it did not know yet where frames begin.
+    lost: usize,
+}
+
+/// Waits for so many spans at least. The hooks that were needed for a moment are gone by the end.
+fn watch(agent: Agent, mut client: Process, count: usize) -> Result<Told> {
     let from = now()?;
     client.tell("go")?;
     client.succeed(DEADLINE)?;
@@ -42,7 +52,8 @@ fn watch(agent: Agent, mut client: Process, count: usize) -> Result<(u64, Vec<Sp
     let tables = |what| metrics.total("remora_connection_observations_total", &[("what", what)]);
     let (read, refused) = (tables("header_tables_read")?, tables("header_tables_refused")?);
     println!("{read} tables were read, {refused} were refused");
-    Ok((from, agent.stop()?.spans, read))
+    let lost = metrics.total("remora_exchanges_lost_total", &[("reason", "resynchronised")])? as usize;
+    Ok(Told { from, spans: agent.stop()?.spans, read, lost })
 }
 
 /// What is known of a span is as the truth has it. Whether its method and target are.
@@ -69,9 +80,12 @@ fn requests(client: Language, language: Language, streams: usize, credentials: O
     let agent = Builder::new()?.tls().port(server.port).start()?;
     // Under TLS a goroutine was in the library's function before that was hooked: what it reads first is not seen, and perhaps not all
     // of a frame that goes on in what it reads next.
-    let unseen = if credentials.is_some() { 4 * streams } else { 0 };
-    let (from, spans, read) = watch(agent, caller, 2 * (after - unseen))?;
+    // In the clear one may be missing at both ends, as long as it is counted.
+    let unseen = if credentials.is_some() { 4 * streams } else { 1 };
+    let Told { from, spans, read, lost } = watch(agent, caller, 2 * (after - unseen))?;
     ensure!(read > 0.5, "no table was read");
+    let missing = 2 * after - spans.len();
+    ensure!(credentials.is_some() || missing <= lost, "{missing} are missing, {lost} are lost");
     let is_soon = |span: &Span| span.start < from + SOON.as_nanos() as u64;
     for kind in [CLIENT, SERVER] {
         let spans = of_kind(&spans, kind);
@@ -127,7 +141,7 @@ fn no_function_is_hooked_where_none_may_be() -> Result<()> {
     let server = Server::of(Language::Go)?;
     let caller = call_again(Language::Go, &server, DISTINCT, BEFORE + AFTER, 1, BEFORE)?;
     ensure!(caller.line(DEADLINE)? == "gate", "not at the gate");
-    let (_, spans, read) = watch(Builder::new()?.port(server.port).start()?, caller, 2 * AFTER)?;
+    let Told { spans, read, .. } = watch(Builder::new()?.port(server.port).start()?, caller, 2 * AFTER)?;
     ensure!(read < 0.5, "{read} tables were read");
     for span in &spans {
         ensure!(right(span)? || span.attributes.contains_key("remora.partial"), "{span:?}");
@@ -144,7 +158,7 @@ fn calls_of_grpc_are_named() -> Result<()> {
     let (_server, port) = Stack::GrpcGo.serve(Path::new("none"))?;
     let client = Stack::wait_at_gate(port, COUNT)?;
     let agent = Builder::new()?.tls().port(port).start()?;
-    let (from, spans, read) = watch(agent, client, 4 * COUNT)?;
+    let Told { from, spans, read, .. } = watch(agent, client, 4 * COUNT - 2)?;
     ensure!(read > 0.5, "no table was read");
     for kind in [CLIENT, SERVER] {
         let mut found: BTreeMap<_, usize> = BTreeMap::new();
