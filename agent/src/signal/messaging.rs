@@ -153,7 +153,9 @@ fn partition_attributes(message: &Message, partition: &Partition, sink: &mut imp
     if let Some(last) = last.filter(|last| Some(*last) != offset) {
         sink.int(LAST_OFFSET, last);
     }
-    sink.int(key::MESSAGING_MESSAGE_BODY_SIZE, records.size.into());
+    if let Some(size) = records.body_size() {
+        sink.int(key::MESSAGING_MESSAGE_BODY_SIZE, size.into());
+    }
     if let Some(compression) = records.compression {
         sink.str(COMPRESSION, compression.as_str());
     }

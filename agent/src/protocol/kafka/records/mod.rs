@@ -25,8 +25,10 @@ pub(super) use self::reader::{RecordLimits, RecordReader};
 /// What is known of one partition's records in one request or response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Records {
-    /// Octets as sent: compressed, heads of batches included. What does not count below does not count here, as far as it is known.
+    /// Octets as sent: compressed, heads of batches included.
     pub size: u32,
+    /// Those of batches that do not count below; `None` where the head of a batch was not seen, or nothing tells what becomes of one.
+    pub left_out: Option<u32>,
     /// How many records, markers of transactions and what the consumer leaves out, since it was told of a transaction that was
     /// aborted, not among them. In a response to `Fetch` some may have been below the offset that was asked for: a broker sends
     /// whole batches.
@@ -71,6 +73,12 @@ pub struct BatchHead {
 }
 
 impl Records {
+    /// Octets of the batches that count, as sent.
+    #[must_use]
+    pub fn body_size(&self) -> Option<u32> {
+        self.left_out.map(|octets| self.size.saturating_sub(octets))
+    }
+
     /// The trace context that all records have, when it is one.
     #[must_use]
     pub fn common_context(&self) -> Option<&TraceContext> {

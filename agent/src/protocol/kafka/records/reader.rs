@@ -92,7 +92,7 @@ impl RecordReader {
             aborted,
             begun: false,
             taken: false,
-            out: Records { size: length, count: Some(0), ..Records::default() },
+            out: Records { size: length, left_out: Some(0), count: Some(0), ..Records::default() },
         }
     }
 
@@ -162,6 +162,7 @@ impl RecordReader {
         self.head.clear();
         self.content = Vec::new();
         self.out.count = None;
+        self.out.left_out = self.out.left_out.filter(|_| !self.fetched);
         (self.out.last_offset, self.out.end_offset) = (None, None);
     }
 
@@ -242,9 +243,13 @@ impl RecordReader {
     fn begin(&mut self, head: Head, length: u64) {
         self.cut = false;
         self.content.clear();
-        if let Head::Batch { fate: Fate::Left, .. } = head {
+        if let Head::Batch { fate, .. } = head {
             let octets = u32::try_from(length).unwrap_or(u32::MAX).saturating_add(BATCH_HEAD as u32);
-            self.out.size = self.out.size.saturating_sub(octets);
+            self.out.left_out = match fate {
+                Fate::Taken => self.out.left_out,
+                Fate::Left => self.out.left_out.map(|sum| sum.saturating_add(octets)),
+                Fate::Unknown => None,
+            };
         }
         self.state = State::Content(head, length);
         if length == 0 {

@@ -29,6 +29,7 @@ fn at_most<T: PartialEq + std::fmt::Debug>(part: &Option<T>, whole: &Option<T>) 
 
 fn records_at_most(part: &Records, whole: &Records) -> bool {
     part.size == whole.size
+        && at_most(&part.left_out, &whole.left_out)
         && at_most(&part.count, &whole.count)
         && at_most(&part.first_offset, &whole.first_offset)
         && at_most(&part.last_offset, &whole.last_offset)

@@ -84,7 +84,7 @@ fn summary(exchange: &Exchange) -> String {
             }
         }
         let Some(records) = &partition.records else { continue };
-        write!(line, " {} B", records.size).unwrap();
+        write!(line, " {} B", records.body_size().unwrap()).unwrap();
         if let Some(count) = records.count {
             write!(line, " count={count} batches={}", records.batches).unwrap();
         }
