@@ -1,21 +1,22 @@
 //! All connections that are followed.
 
+mod learning;
+
 use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
 use agent_common::ids::{ConnId, Direction, MonoNanos, Seq, Tgid};
-use agent_common::record::{HeaderTable, table};
 use agent_common::{hint, limits};
 use rustc_hash::FxHashMap;
 
 use super::hellos::Hellos;
 use super::pairs::Pairs;
 use super::stream::{Place, Popped, Stream};
-use super::tables::{Counts, Lane, Located, Tables};
+use super::tables::{Located, Tables};
 use crate::probe::sys::Hints;
 use crate::protocol::amqp::Transfer;
 use crate::protocol::http::{self, HttpMessage, Method};
-use crate::protocol::http2::{self, Anchor, OwnTable, Side};
+use crate::protocol::http2::Side;
 use crate::protocol::kafka::Call;
 use crate::protocol::tls::{Hello, Session};
 use crate::protocol::{
@@ -318,13 +319,8 @@ impl Connections {
                 let segment =
                     Segment { at: record.at, thread: record.thread, position: record.seq, octets, missing, tail };
                 self.data(record.conn, direction, record.seq, len, &segment);
-                if direction == Direction::Egress
-                    && let Some(fields) = self.tables.sent(record.conn, &record.thread)
-                {
-                    self.located((record.conn, direction), record.thread.tgid, out, |follower| {
-                        let (address, anchor) = follower.locate_sent(&fields)?;
-                        Some((HeaderTable { kind: table::GO, address, added: 0 }, anchor))
-                    });
+                if direction == Direction::Egress {
+                    self.sent(record.conn, &record.thread, out);
                 }
             }
             What::Context(told) => connection.learn(direction, record.seq, told),
@@ -396,91 +392,6 @@ impl Connections {
             }
             // It may have learnt what is looked for.
             self.seek(conn);
-        }
-    }
-
-    /// Whether a connection refers to what only its process knows.
-    fn seek(&mut self, conn: ConnId) {
-        let Some(connection) = self.table.get_mut(&conn) else { return };
-        let Some(follower) = connection.follower.as_mut().and_then(|follower| follower.http2_mut()) else { return };
-        for direction in [Direction::Egress, Direction::Ingress] {
-            let lane = (conn, direction);
-            if follower.is_short(direction) {
-                if self.tables.want(lane, connection.tgid, connection.last) {
-                    follower.seek_table(direction, true);
-                }
-            } else if self.tables.wants(lane) && follower.is_complete(direction) {
-                follower.seek_table(direction, false);
-                self.tables.forget(lane);
-            }
-        }
-    }
-
-    /// The processes whose tables of header fields are looked for.
-    #[must_use]
-    pub fn tables_wanted(&self) -> Vec<Tgid> {
-        self.tables.processes()
-    }
-
-    /// Those of them that are new since the last call.
-    pub fn tables_newly_wanted(&mut self) -> Vec<Tgid> {
-        self.tables.take_new()
-    }
-
-    /// What became of those that were found.
-    #[must_use]
-    pub const fn tables(&self) -> Counts {
-        self.tables.counts
-    }
-
-    /// A thread is about to decode a block, or to encode a field, by a table.
-    fn locate(&mut self, record: &SegmentRecord<'_>, table: HeaderTable, block: &[u8], len: u32, out: &mut Vec<Step>) {
-        let thread = &record.thread;
-        if record.direction == Direction::Egress {
-            return self.tables.encodes(thread, &table);
-        }
-        let Some(conn) = self.tables.decodes(thread, &table) else { return };
-        self.located((conn, Direction::Ingress), thread.tgid, out, |follower| {
-            Some((table, follower.locate(table.address, table.added, block, len as usize)?))
-        });
-    }
-
-    /// Where a table is, and how what it holds belongs to what was seen, if `find` says so.
-    fn located(
-        &mut self,
-        (conn, direction): Lane,
-        tgid: Tgid,
-        out: &mut Vec<Step>,
-        find: impl FnOnce(&mut http2::Follower) -> Option<(HeaderTable, Anchor)>,
-    ) {
-        let Some(connection) = self.table.get_mut(&conn) else { return };
-        // Until what is missing has come, what the thread works on was not read here.
-        let holds = connection.streams[index(direction)].is_holding();
-        let follower = connection.follower.as_mut().and_then(|follower| follower.http2_mut());
-        if let Some((table, anchor)) = follower.and_then(find).filter(|_| !holds) {
-            self.tables.asked((conn, direction));
-            out.push(Step::Located(Located { conn, direction, tgid, table, anchor }));
-        }
-    }
-
-    /// A table that was found has been read, or could not be.
-    pub fn adopt(&mut self, located: &Located, own: Option<&OwnTable>) {
-        let Located { conn, direction, anchor, .. } = *located;
-        // Its other end may have told meanwhile.
-        self.seek(conn);
-        let follower = self.table.get_mut(&conn).and_then(|connection| connection.follower.as_mut()?.http2_mut());
-        let adopted = own.zip(follower).is_some_and(|(own, follower)| follower.adopt(direction, anchor, own));
-        self.tables.answered((conn, direction), adopted);
-        self.seek(conn);
-    }
-
-    /// Does not look any longer for tables that were not found.
-    fn give_up_tables(&mut self, now: MonoNanos) {
-        for (conn, direction) in self.tables.give_up(now) {
-            let follower = self.table.get_mut(&conn).and_then(|connection| connection.follower.as_mut()?.http2_mut());
-            if let Some(follower) = follower {
-                follower.seek_table(direction, false);
-            }
         }
     }
 
