@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::agent::{Agent, Builder};
@@ -14,6 +14,7 @@ use tests::process::Process;
 use tests::span::{CLIENT, SERVER, Span, of_kind};
 use tests::streams::{DEADLINE, Server, call_again, joined, told};
 use tests::tls::Credentials;
+use tests::wait;
 
 /// Requests before the agent, and with it for each of those under way at the same time; how many different ones there are.
 const BEFORE: usize = 24;
@@ -43,11 +44,9 @@ fn watch(agent: Agent, mut client: Process, count: usize) -> Result<Told> {
     client.tell("go")?;
     client.succeed(DEADLINE)?;
     agent.wait_for_spans(count)?;
-    let until = Instant::now() + Duration::from_secs(5);
-    while agent.metrics()?.total("remora_header_table_files", &[])? > 0.5 {
-        ensure!(Instant::now() < until, "still hooked");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until(Duration::from_secs(5), "nothing is hooked any more", || {
+        Ok((agent.metrics()?.total("remora_header_table_files", &[])? < 0.5).then_some(()))
+    })?;
     let metrics = agent.metrics()?;
     let tables = |what| metrics.total("remora_connection_observations_total", &[("what", what)]);
     let (read, refused) = (tables("header_tables_read")?, tables("header_tables_refused")?);

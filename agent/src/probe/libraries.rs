@@ -25,7 +25,7 @@ const FILES: usize = 512;
 const LINGER: Duration = Duration::from_secs(30);
 
 /// How long functions that decode or encode header fields stay hooked in a row, and how long not after that: each call costs its process a
-/// microsecond. Three requests tell what there is to know.
+/// breakpoint. Three requests tell what there is to know.
 const WATCHED: Duration = Duration::from_secs(3);
 const RESTING: Duration = Duration::from_secs(20);
 /// Files hooked at them at the same time.

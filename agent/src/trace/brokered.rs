@@ -188,7 +188,12 @@ impl Traces {
             let records = partition.count_brought().and_then(|count| u32::try_from(count).ok());
             let from =
                 partition.first_brought().zip(partition.records.as_ref().and_then(|records| records.last_offset));
-            let from = from.zip(log(partition)).map(|((first, last), partition)| Stretch { partition, first, last });
+            let from = from.zip(log(partition)).map(|((first, last), partition)| Stretch {
+                conn: call.conn,
+                partition,
+                first,
+                last,
+            });
             messages.push(Brought { id, records, from });
         }
         self.note_consumer(thread.tgid, at);

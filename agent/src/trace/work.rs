@@ -3,15 +3,16 @@
 //! Nothing on the wire tells when one is done. So it is concluded from the calls that a process makes:
 //! - it works on a message until it has made no call for a second, or until the next one is there and it was quiet for a moment;
 //! - once it is known that it makes the same number of calls for each record, it is done with as many, and takes up the next message then, in their
-//!   order. The order of several partitions' messages in one response is known of some processes alone ([`Works::takes_in_order`]). A consumer that calls for one message while it does so for the one before works on several at once, and then nothing is
-//!   concluded from numbers and order;
+//!   order. The order of several partitions' messages in one response is known of some processes alone ([`Works::takes_in_order`]). A
+//!   consumer that calls for one message while it does so for the one before works on several at once, and then nothing is concluded from
+//!   numbers and order;
 //! - one miscounted message would move all calls after it to the wrong one, so where anything says that the count is out of step, nothing is
 //!   concluded from it until it is learnt anew: the consumer asks for an offset again, has committed what it should not have taken up yet,
 //!   or is quiet for long though there should be something to do.
 
 use std::collections::VecDeque;
 
-use agent_common::ids::{MonoNanos, Tgid};
+use agent_common::ids::{ConnId, MonoNanos, Tgid};
 use rustc_hash::FxHashMap;
 
 use crate::conn::ExchangeId;
@@ -52,6 +53,8 @@ pub(super) struct Brought {
 /// Where messages stand in their log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stretch {
+    /// The connection that has brought them: a process may have several consumers, each of which gets them.
+    pub(super) conn: ConnId,
     /// A hash of topic and partition.
     pub(super) partition: u64,
     pub(super) first: i64,
@@ -258,7 +261,8 @@ impl Consumer {
     /// It has asked for messages again that it got before: it has left those out, unless it called because of them.
     fn left_out(&mut self, again: Stretch, changes: &mut Changes) {
         self.works.retain(|work| {
-            let same = |from: Stretch| from.partition == again.partition && from.last >= again.first;
+            let log = |from: Stretch| (from.conn, from.partition);
+            let same = |from: Stretch| log(from) == log(again) && from.last >= again.first;
             let left_out = work.calls == 0 && work.from.is_some_and(same);
             if left_out {
                 changes.done.extend(&work.ids);

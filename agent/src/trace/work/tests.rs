@@ -103,17 +103,18 @@ fn partitions_are_taken_up_in_their_order_where_that_is_known() {
     assert_eq!(changes(false), ["-4+5+6", "", "", "", "", "", "", "-5-6+7", "", ""]);
 }
 
-/// Records of one partition, each of which comes alone and is called for, until `count` have come: their numbers are their
-/// offsets and one more.
+/// Records of one partition, of which five came alone and were called for: their numbers are their offsets and one more.
 struct Reader {
     works: Works,
+    /// By which the next one comes.
+    conn: ConnId,
     came: u64,
     at: u64,
 }
 
 impl Reader {
     fn new() -> Self {
-        let mut reader = Self { works: Works::default(), came: 0, at: 0 };
+        let mut reader = Self { works: Works::default(), conn: ConnId(1), came: 0, at: 0 };
         reader.works.takes_in_order(CONSUMER, true);
         for _ in 0..5 {
             reader.comes(reader.came);
@@ -134,7 +135,7 @@ impl Reader {
     fn comes(&mut self, offset: u64) -> String {
         self.came += 1;
         let offset = i64::try_from(offset).unwrap();
-        let from = Some(Stretch { partition: 1, first: offset, last: offset });
+        let from = Some(Stretch { conn: self.conn, partition: 1, first: offset, last: offset });
         let message = Brought { id: ExchangeId(self.came), records: Some(1), from };
         self.later(|works, at, changes| works.got(CONSUMER, &[message], at, changes))
     }
@@ -154,6 +155,14 @@ fn what_is_asked_for_again_was_left_out() {
         ["-7+8", "", "-9", "-8+10", ""]
     );
     assert_eq!(reader.comes(7), "-10+11", "it has called because of it: what comes again is another reading");
+}
+
+#[test]
+fn what_another_consumer_of_the_process_asks_for_was_not_left_out() {
+    let mut reader = Reader::new();
+    assert_eq!(reader.comes(5), "-5+6");
+    reader.conn = ConnId(2);
+    assert_eq!([reader.comes(5), reader.calls(), reader.calls()], ["", "-6+7", ""]);
 }
 
 #[test]
